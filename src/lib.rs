@@ -1,0 +1,9 @@
+//! low2g: randomized memory below 2 GiB, and a relocation engine that loads
+//! small-code-model x86-64 ELF objects there.
+//!
+//! Layers, imports point down only: `cli` -> [`link`] -> [`place`] -> [`alloc`] -> [`platform`].
+
+pub use low2g_platform as platform;
+pub mod alloc;
+pub mod link;
+pub mod place;

@@ -26,6 +26,7 @@
 //! size of an island depends on the instruction's form alone, not on any address.
 
 mod error;
+mod forms;
 mod plan;
 mod scratch;
 mod source;

@@ -85,7 +85,7 @@ impl Usage {
     pub(super) fn take(&mut self) -> Option<Register> {
         let found = CANDIDATES
             .into_iter()
-            .find(|&r| !self.uses(r) && !(self.high_byte && r.number() >= 8))?;
+            .find(|&r| !(self.uses(r) || self.high_byte && r.number() >= 8))?;
         self.take_this(found);
         Some(found)
     }

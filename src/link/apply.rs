@@ -4,13 +4,15 @@
 //! a list and done in a second, short pass (`far`), when those have addresses.
 //! No allocation a relocation; nothing is looked up by name.
 
-use object::elf;
 use object::endian::LittleEndian as LE;
 
+use super::engine::Tables;
 use super::error::{LinkError, Place, RelocationSite};
+use super::far::Key;
 use super::howto::{Check, Formula, Howto, Width, howto, write_field};
 use super::object::{Object, Rela, Section};
-use super::options::{Relax, FarData};
+use super::options::Relax;
+use super::symbols::{Definition, to_index};
 use super::relax::{self, Prefix};
 use super::value::{
     ABSOLUTE, CARE, DISCARDED, EXTERNAL, GOT_SYMBOL, IFUNC, TLS, UNRESOLVED, Value, WEAK_ZERO,
@@ -54,13 +56,13 @@ pub(crate) struct Outcome {
 /// A section being relocated.
 #[derive(Debug)]
 pub(crate) struct Target<'a, 'd> {
+    pub(crate) tables: &'a Tables<'d>,
     pub(crate) object: &'a Object<'d>,
     pub(crate) object_number: u32,
     pub(crate) section: &'a Section<'d>,
     pub(crate) section_number: u32,
     pub(crate) addr: u64,
     pub(crate) relax: Relax,
-    pub(crate) far_data: FarData,
 }
 
 /// Fields of a relocation, decoded.
@@ -220,7 +222,7 @@ impl Target<'_, '_> {
         let s = self.checked_value(f, value)?;
         match howto.formula {
             Formula::Size => {
-                let size = self.symbol_size(f, value).wrapping_add_signed(f.addend);
+                let size = self.symbol_size(f).wrapping_add_signed(f.addend);
                 self.check(howto, f, s, size, place)?;
                 self.write(bytes, f, howto, size)?;
                 written(s, size, "direct")
@@ -302,14 +304,23 @@ impl Target<'_, '_> {
         Ok(Slow::Deferred)
     }
 
-    /// Z: st_size of the definition.
-    fn symbol_size(&self, f: Fields, value: Value) -> u64 {
-        // A symbol that the object itself defines has its size there; others' sizes come by `sizes`.
-        let index = usize::try_from(f.symbol).unwrap_or(usize::MAX);
-        let own = self.object.symbols().get(index);
-        own.filter(|symbol| symbol.st_shndx.get(LE) != elf::SHN_UNDEF)
-            .map_or(0, |symbol| symbol.st_size.get(LE))
-            .max(if value.has(EXTERNAL) { self.object.external_size(index) } else { 0 })
+    /// Z: the size that the definition gives.
+    fn symbol_size(&self, f: Fields) -> u64 {
+        let size_in = |object: &Object<'_>, index: u32| {
+            let symbol = object.symbols().get(to_index(index));
+            symbol.map_or(0, |symbol| symbol.st_size.get(LE))
+        };
+        match Key::of(self.object_number, self.object, f.symbol) {
+            Key::Local { symbol, .. } => size_in(self.object, symbol),
+            Key::Global(id) => match self.tables.symbols.list[to_index(id)].definition {
+                Definition::Object { object, symbol } => {
+                    size_in(&self.tables.objects[to_index(object)], symbol)
+                }
+                Definition::Common { size, .. } => size,
+                Definition::External(external) => external.size,
+                _ => 0,
+            },
+        }
     }
 
     pub(crate) fn write(

@@ -373,6 +373,20 @@ impl<'d> Object<'d> {
         }
     }
 
+    /// Refuses objects that hold a compiler's intermediate code and no machine code.
+    pub(crate) fn refuse_lto(&self) -> Result<(), LinkError> {
+        let slim = self.sections.iter().any(|section| section.name.starts_with(b".gnu.lto_"))
+            && self.symbols().iter().any(|symbol| {
+                self.symbol_name(symbol).is_ok_and(|name| name == b"__gnu_lto_slim")
+            });
+        if slim {
+            return Err(self.fail(
+                "holds GCC's intermediate code only (-flto); compile without -flto or with -ffat-lto-objects".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     fn fail(&self, reason: String) -> LinkError {
         LinkError::object(&self.name, reason)
     }

@@ -48,6 +48,18 @@ impl SimLinux {
         cuts(range.start()) + cuts(range.end())
     }
 
+    /// What of `range` is mapped from its start on without a hole.
+    fn mapped_prefix(state: &State, range: AddrRange) -> Option<AddrRange> {
+        let mut end = range.start();
+        for held in state.kernel.space.overlapping(range) {
+            if held.range.start() > end {
+                break;
+            }
+            end = held.range.end().min(range.end());
+        }
+        AddrRange::new(range.start(), end).filter(|prefix| !prefix.is_empty())
+    }
+
     fn at_map_limit(&self, state: &State) -> bool {
         to_u64(state.kernel.space.len()) >= self.options.max_map_count
     }
@@ -127,9 +139,11 @@ impl Syscalls for SimLinux {
         if range.is_empty() {
             return Ok(());
         }
-        if !state.kernel.space.is_mapped(range) {
+        // Up to the first hole the kernel makes the change all the same.
+        let whole = range;
+        let Some(range) = Self::mapped_prefix(&state, whole) else {
             return Err(Errno::ENOMEM);
-        }
+        };
         let held = || state.kernel.space.overlapping(range);
         if held().any(|held| held.sealed) {
             return Err(Errno::EPERM);
@@ -145,7 +159,11 @@ impl Syscalls for SimLinux {
             return Err(Errno::ENOMEM);
         }
         state.kernel.space.update(range, |held| held.prot = prot);
-        Ok(())
+        if range == whole {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
     }
 
     fn madvise(&self, addr: u64, len: u64, advice: i32) -> SysResult<()> {
@@ -165,6 +183,12 @@ impl Syscalls for SimLinux {
             abi::MADV_REMOVE if held().any(|held| held.shared.is_none()) => Err(Errno::EINVAL),
             abi::MADV_REMOVE if held().any(|held| !held.may_write) => Err(Errno::EACCES),
             abi::MADV_POPULATE_WRITE if held().any(|held| held.prot & abi::PROT_WRITE == 0) => {
+                Err(Errno::EINVAL)
+            }
+            // Until 6.15 only writable anonymous memory took guard markers.
+            abi::MADV_GUARD_INSTALL
+                if !self.since(6, 15) && held().any(|held| held.shared.is_some()) =>
+            {
                 Err(Errno::EINVAL)
             }
             abi::MADV_DONTFORK => {

@@ -91,7 +91,6 @@ impl<S: Syscalls> LinuxPlatform<S> {
     }
 
     /// The kernel below, for this crate only: its calls trust their caller.
-    #[allow(dead_code, reason = "used by the simulated personality")]
     pub(crate) fn syscalls(&self) -> &S {
         &self.sys
     }

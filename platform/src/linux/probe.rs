@@ -84,8 +84,10 @@ fn exactness<S: Syscalls>(sys: &S, page_size: u64) -> Result<Exactness, Platform
         .map_err(|errno| os_error("mmap of a probing page", none, errno))?;
     let over = try_page(sys, taken, page_size, abi::MAP_FIXED_NOREPLACE);
     give_back(sys, taken, page_size);
-    let Ok(elsewhere) = over else {
-        return Ok(Exactness::Enforced);
+    let elsewhere = match over {
+        Ok(at) => at,
+        Err(Errno::EEXIST) => return Ok(Exactness::Enforced),
+        Err(errno) => return Err(os_error("mmap of a probing page", none, errno)),
     };
     give_back(sys, elsewhere, page_size);
     // Another thread may take the page in between: a hint is called ignored after three misses.

@@ -1,0 +1,362 @@
+//! The calls of `Syscalls` on the simulated process.
+
+use super::files::{File, lines};
+use super::placing::Request;
+use super::{Memfd, PROGRAM, STACK_END, SimLinux, State};
+use crate::linux::abi::{self, Errno, ProcmapQuery};
+use crate::linux::{MapLine, SysResult, Syscalls};
+use crate::range::{AddrRange, align_up, to_u64};
+use parking_lot::MutexGuard;
+use std::ffi::CStr;
+
+impl SimLinux {
+    /// Takes the lock; fails if the call was planned to.
+    fn enter(&self, call: &'static str) -> SysResult<MutexGuard<'_, State>> {
+        let mut state = self.state.lock();
+        state.kernel.enter(call).map_err(Errno)?;
+        Ok(state)
+    }
+
+    /// The pages of a call on a range: whole ones, rounded up, from an aligned start.
+    fn pages(&self, addr: u64, len: u64) -> SysResult<AddrRange> {
+        let page = self.options.page_size;
+        let len = align_up(len, page).ok_or(Errno::ENOMEM)?;
+        let range = AddrRange::at(addr, len).ok_or(Errno::EINVAL)?;
+        if addr.is_multiple_of(page) {
+            Ok(range)
+        } else {
+            Err(Errno::EINVAL)
+        }
+    }
+
+    fn known_advice(&self, advice: i32) -> bool {
+        match advice {
+            abi::MADV_DONTNEED | abi::MADV_REMOVE | abi::MADV_DONTFORK => true,
+            abi::MADV_POPULATE_WRITE => self.since(5, 14),
+            abi::MADV_DONTNEED_LOCKED => self.since(5, 18),
+            abi::MADV_GUARD_INSTALL => self.since(6, 13),
+            _ => false,
+        }
+    }
+
+    /// Mappings that cutting `range` out would split off, beside those it has.
+    fn splits(state: &State, range: AddrRange) -> u64 {
+        let cuts = |addr: u64| {
+            let held = state.kernel.space.at_or_above(addr);
+            u64::from(held.is_some_and(|held| held.range.start() < addr && addr < held.range.end()))
+        };
+        cuts(range.start()) + cuts(range.end())
+    }
+
+    /// What of `range` is mapped from its start on without a hole.
+    fn mapped_prefix(state: &State, range: AddrRange) -> Option<AddrRange> {
+        let mut end = range.start();
+        for held in state.kernel.space.overlapping(range) {
+            if held.range.start() > end {
+                break;
+            }
+            end = held.range.end().min(range.end());
+        }
+        AddrRange::new(range.start(), end).filter(|prefix| !prefix.is_empty())
+    }
+
+    fn at_map_limit(&self, state: &State) -> bool {
+        to_u64(state.kernel.space.len()) >= self.options.max_map_count
+    }
+}
+
+impl Syscalls for SimLinux {
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
+    fn page_size(&self) -> u64 {
+        self.options.page_size
+    }
+
+    fn stack_address(&self) -> u64 {
+        STACK_END - 0x20
+    }
+
+    fn mmap(
+        &self,
+        addr: u64,
+        len: u64,
+        prot: i32,
+        flags: i32,
+        fd: i32,
+        offset: u64,
+    ) -> SysResult<u64> {
+        let mut state = self.enter("mmap")?;
+        let request = Request {
+            addr,
+            len,
+            prot,
+            flags,
+            fd,
+            offset,
+        };
+        self.place(&mut state, request)
+    }
+
+    fn munmap(&self, addr: u64, len: u64) -> SysResult<()> {
+        let mut state = self.enter("munmap")?;
+        let range = self.pages(addr, len)?;
+        if range.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        if state
+            .kernel
+            .space
+            .overlapping(range)
+            .any(|held| held.sealed)
+        {
+            return Err(Errno::EPERM);
+        }
+        let hole = state
+            .kernel
+            .space
+            .at_or_above(range.start())
+            .is_some_and(|held| {
+                held.range.start() < range.start() && range.end() < held.range.end()
+            });
+        if hole && self.at_map_limit(&state) {
+            return Err(Errno::ENOMEM);
+        }
+        state.kernel.space.remove(range);
+        Ok(())
+    }
+
+    fn mprotect(&self, addr: u64, len: u64, prot: i32) -> SysResult<()> {
+        let mut state = self.enter("mprotect")?;
+        let both = abi::PROT_WRITE | abi::PROT_EXEC;
+        assert_ne!(
+            prot & both,
+            both,
+            "the backend asked for writable and executable memory"
+        );
+        let range = self.pages(addr, len)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        // Up to the first hole the kernel makes the change all the same.
+        let whole = range;
+        let Some(range) = Self::mapped_prefix(&state, whole) else {
+            return Err(Errno::ENOMEM);
+        };
+        let held = || state.kernel.space.overlapping(range);
+        if held().any(|held| held.sealed) {
+            return Err(Errno::EPERM);
+        }
+        let gains = |held: &super::SimMapping| held.prot & abi::PROT_EXEC == 0;
+        let denied = prot & abi::PROT_WRITE != 0 && held().any(|held| !held.may_write);
+        let refused = self.options.mdwe && prot & abi::PROT_EXEC != 0 && held().any(gains);
+        if denied || refused {
+            return Err(Errno::EACCES);
+        }
+        let changes = held().any(|held| held.prot != prot);
+        if changes && Self::splits(&state, range) > 0 && self.at_map_limit(&state) {
+            return Err(Errno::ENOMEM);
+        }
+        state.kernel.space.update(range, |held| held.prot = prot);
+        if range == whole {
+            Ok(())
+        } else {
+            Err(Errno::ENOMEM)
+        }
+    }
+
+    fn madvise(&self, addr: u64, len: u64, advice: i32) -> SysResult<()> {
+        let mut state = self.enter("madvise")?;
+        if !self.known_advice(advice) {
+            return Err(Errno::EINVAL);
+        }
+        let range = self.pages(addr, len)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        if !state.kernel.space.is_mapped(range) {
+            return Err(Errno::ENOMEM);
+        }
+        let held = || state.kernel.space.overlapping(range);
+        match advice {
+            abi::MADV_REMOVE if held().any(|held| held.shared.is_none()) => Err(Errno::EINVAL),
+            abi::MADV_REMOVE if held().any(|held| !held.may_write) => Err(Errno::EACCES),
+            abi::MADV_POPULATE_WRITE if held().any(|held| held.prot & abi::PROT_WRITE == 0) => {
+                Err(Errno::EINVAL)
+            }
+            // Until 6.15 only writable anonymous memory took guard markers.
+            abi::MADV_GUARD_INSTALL
+                if !self.since(6, 15) && held().any(|held| held.shared.is_some()) =>
+            {
+                Err(Errno::EINVAL)
+            }
+            abi::MADV_DONTFORK => {
+                state
+                    .kernel
+                    .space
+                    .update(range, |held| held.inherited = false);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn mseal(&self, addr: u64, len: u64) -> SysResult<()> {
+        let mut state = self.enter("mseal")?;
+        if !self.since(6, 10) {
+            return Err(Errno::ENOSYS);
+        }
+        let range = self.pages(addr, len)?;
+        if !range.is_empty() && !state.kernel.space.is_mapped(range) {
+            return Err(Errno::ENOMEM);
+        }
+        state.kernel.space.update(range, |held| held.sealed = true);
+        Ok(())
+    }
+
+    fn brk(&self) -> u64 {
+        self.state.lock().brk
+    }
+
+    fn memfd_create(&self, _name: &CStr, flags: u32) -> SysResult<i32> {
+        let mut state = self.enter("memfd_create")?;
+        if flags & (abi::MFD_EXEC | abi::MFD_NOEXEC_SEAL) != 0 && !self.since(6, 3) {
+            return Err(Errno::EINVAL);
+        }
+        if self.options.memfd_noexec == 2 && flags & abi::MFD_NOEXEC_SEAL == 0 {
+            return Err(Errno::EACCES);
+        }
+        let inode = state.memfds.keys().next_back().map_or(1, |last| last + 1);
+        state.memfds.insert(inode, Memfd::default());
+        Ok(Self::install(
+            &mut state,
+            File::Memfd {
+                inode,
+                writable: true,
+            },
+        ))
+    }
+
+    fn ftruncate(&self, fd: i32, len: u64) -> SysResult<()> {
+        let mut state = self.enter("ftruncate")?;
+        // The kernel would also send SIGXFSZ, which kills.
+        assert!(
+            len <= self.options.rlimit_fsize,
+            "ftruncate beyond RLIMIT_FSIZE"
+        );
+        memfd(&mut state, fd)?.len = len;
+        Ok(())
+    }
+
+    fn fallocate(&self, fd: i32, len: u64) -> SysResult<()> {
+        let mut state = self.enter("fallocate")?;
+        let memfd = memfd(&mut state, fd)?;
+        let grows = len > memfd.len && memfd.seals & abi::F_SEAL_GROW != 0;
+        if grows { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    fn add_seals(&self, fd: i32, seals: i32) -> SysResult<()> {
+        let mut state = self.enter("fcntl")?;
+        if seals & abi::F_SEAL_FUTURE_WRITE != 0 && !self.since(5, 1) {
+            return Err(Errno::EINVAL);
+        }
+        memfd(&mut state, fd)?.seals |= seals;
+        Ok(())
+    }
+
+    fn open(&self, path: &CStr, _flags: i32) -> SysResult<i32> {
+        let mut state = self.enter("open")?;
+        self.open_path(&mut state, path)
+    }
+
+    fn read(&self, fd: i32, buffer: &mut [u8]) -> SysResult<usize> {
+        let mut state = self.enter("read")?;
+        Self::read_text(&mut state, fd, buffer)
+    }
+
+    fn close(&self, fd: i32) {
+        let closed = self.state.lock().files.remove(&fd);
+        assert!(closed.is_some(), "descriptor {fd} is not open");
+    }
+
+    fn procmap_query(&self, fd: i32, query: &mut ProcmapQuery) -> SysResult<()> {
+        let state = self.enter("ioctl")?;
+        let is_maps = matches!(state.files.get(&fd), Some(File::Text { is_maps: true, .. }));
+        if !is_maps || !self.since(6, 11) {
+            return Err(Errno::ENOTTY);
+        }
+        let found = state
+            .kernel
+            .space
+            .at_or_above(query.query_addr)
+            .ok_or(Errno::ENOENT)?;
+        (query.vma_start, query.vma_end) = (found.range.start(), found.range.end());
+        Ok(())
+    }
+
+    fn getrlimit(&self, resource: u32) -> SysResult<u64> {
+        let _state = self.enter("getrlimit")?;
+        match resource {
+            abi::RLIMIT_AS => Ok(self.options.rlimit_as),
+            abi::RLIMIT_DATA => Ok(self.options.rlimit_data),
+            abi::RLIMIT_FSIZE => Ok(self.options.rlimit_fsize),
+            abi::RLIMIT_STACK => Ok(8 << 20),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn prctl_get_mdwe(&self) -> SysResult<i32> {
+        let _state = self.enter("prctl")?;
+        match (self.since(6, 3), self.options.mdwe) {
+            (false, _) => Err(Errno::EINVAL),
+            (true, false) => Ok(0),
+            (true, true) => Ok(abi::PR_MDWE_REFUSE_EXEC_GAIN),
+        }
+    }
+
+    fn getrandom(&self, buffer: &mut [u8]) -> SysResult<usize> {
+        let mut state = self.enter("getrandom")?;
+        state.kernel.fill(buffer);
+        Ok(buffer.len())
+    }
+
+    fn touch(&self, addr: u64) {
+        let state = self.state.lock();
+        let held = state
+            .kernel
+            .space
+            .at_or_above(addr)
+            .filter(|held| held.range.contains(addr));
+        let writable = held.is_some_and(|held| held.prot & abi::PROT_WRITE != 0);
+        assert!(writable, "a write to {addr:#x} would be SIGSEGV");
+    }
+
+    fn flush_instruction_cache(&self, _addr: u64, _len: u64) {}
+
+    fn process_maps(&self) -> SysResult<Vec<MapLine>> {
+        let state = self.enter("process_maps")?;
+        if self.options.proc_mounted {
+            Ok(lines(&state))
+        } else {
+            Err(Errno::ENOENT)
+        }
+    }
+
+    fn executable(&self) -> SysResult<String> {
+        let _state = self.enter("readlink")?;
+        if self.options.proc_mounted {
+            Ok(PROGRAM.to_owned())
+        } else {
+            Err(Errno::ENOENT)
+        }
+    }
+}
+
+fn memfd(state: &mut State, fd: i32) -> SysResult<&mut Memfd> {
+    let file = state.files.get(&fd).ok_or(Errno::EBADF)?;
+    let File::Memfd { inode, .. } = *file else {
+        return Err(Errno::EINVAL);
+    };
+    state.memfds.get_mut(&inode).ok_or(Errno::EBADF)
+}

@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
-use object::read::archive::ArchiveOffset;
 
 use super::apply::{Target, fields};
 use super::error::{LinkError, LinkFailure, Place};
@@ -171,7 +170,7 @@ impl<'d> Link<'d> {
         for (number, archive) in archives.iter().enumerate() {
             archive.index(number, &mut index)?;
         }
-        let mut pulled: HashSet<(usize, ArchiveOffset)> = HashSet::new();
+        let mut pulled: HashSet<(usize, u64)> = HashSet::new();
         let mut next = 0;
         while let Some(&id) = self.tables.symbols.pending.get(next) {
             next += 1;
@@ -182,7 +181,7 @@ impl<'d> Link<'d> {
             let Some(&member) = index.get(global.name) else {
                 continue;
             };
-            if pulled.insert(member) {
+            if pulled.insert((member.0, member.1.0)) {
                 let (name, data) = archives[member.0].member(member.1)?;
                 self.add(name, data, errors)?;
             }

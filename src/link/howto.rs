@@ -222,7 +222,7 @@ impl Check {
 /// Returns `false`, and writes nothing, if the field is not wholly inside `section`.
 #[must_use]
 #[inline]
-pub fn write_field(section: &mut [u8], offset: u64, width: Width, value: u64) -> bool {
+pub(crate) fn write_field(section: &mut [u8], offset: u64, width: Width, value: u64) -> bool {
     let Ok(start) = usize::try_from(offset) else {
         return false;
     };

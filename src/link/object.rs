@@ -57,6 +57,14 @@ impl Section<'_> {
             && !self.is_tls()
             && self.flags & u64::from(elf::SHF_EXCLUDE.0) == 0
     }
+    /// The same section without contents, for passes over other bytes.
+    pub(crate) fn shallow(&self) -> Self {
+        Self {
+            data: &[],
+            relas: Cow::Borrowed(&[]),
+            ..*self
+        }
+    }
     pub(crate) fn display_name(&self) -> String {
         String::from_utf8_lossy(self.name).into_owned()
     }
@@ -307,6 +315,12 @@ impl<'d> Object<'d> {
             .uncompressed_data()
             .map(Cow::into_owned)
             .map_err(fail)
+    }
+
+    /// `sh_addralign` as the file says.
+    pub(crate) fn section_align(&self, section: usize) -> u64 {
+        let header = self.table.section(SectionIndex(section));
+        header.map_or(1, |header| header.sh_addralign(LE).max(1))
     }
 
     pub(crate) fn symbols(&self) -> &'d [Symbol] {

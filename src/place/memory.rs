@@ -9,7 +9,7 @@ use low2g_platform::{AddrRange, Protection, align_up, to_usize};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 
-use crate::alloc::{Certificate, MapRequest, Mapping, Step};
+use crate::alloc::{Certificate, Kind, MapRequest, Mapping, Step};
 
 use super::error::PlaceError;
 use super::fixed;
@@ -193,11 +193,13 @@ impl InFlight {
                     at: at.map(AddrRange::start),
                     min_entropy,
                     protection: Protection::ReadWrite,
+                    kind: if group.arena { Kind::Arena } else { Kind::Section },
+                    label: label(group.kind).to_owned(),
                 };
                 let mapping = allocator
                     .map(&request)
                     .map_err(|source| PlaceError::Section { index, source })?;
-                (mapping.range(), mapping.certificate().clone(), Bytes::Mapped(mapping))
+                (mapping.range(), mapping.certificate(), Bytes::Mapped(mapping))
             }
             Placer::DryRun { window, .. } => {
                 let (range, certificate) = match at {
@@ -376,6 +378,19 @@ impl Finalized {
         Some(&self.regions[self.slots.get(index)?.region?].info)
     }
 
+    /// The bytes of section `index` if its region is still writable, for the link's own slots.
+    pub(crate) fn data_mem(&mut self, index: usize) -> Option<&mut [u8]> {
+        let slot = *self.slots.get(index)?;
+        let region = self.regions.get_mut(slot.region?)?;
+        let start = to_usize(slot.addr - region.info.range.start());
+        let range = start..start + to_usize(slot.size);
+        match &mut region.bytes {
+            Bytes::Mapped(mapping) => mapping.working_mem()?.get_mut(range),
+            Bytes::Buffer(buffer) => buffer.get_mut(range),
+            Bytes::Untouched => None,
+        }
+    }
+
     /// Takes write access from the (data) region of section `index`, for good.
     ///
     /// # Errors
@@ -403,6 +418,14 @@ impl Finalized {
             }
             Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
         }
+    }
+}
+
+const fn label(kind: SectionKind) -> &'static str {
+    match kind {
+        SectionKind::Code => "code sections",
+        SectionKind::ReadOnly => "read-only sections",
+        SectionKind::Data => "data sections",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::files::{File, lines};
 use super::placing::Request;
-use super::{Memfd, PROGRAM, STACK_END, SimLinux, State};
+use super::{Memfd, PROGRAM, STACK_END, SimLinux, SimMapping, State};
 use crate::linux::abi::{self, Errno, ProcmapQuery};
 use crate::linux::{MapLine, SysResult, Syscalls};
 use crate::range::{AddrRange, align_up, to_u64};
@@ -39,25 +39,40 @@ impl SimLinux {
         }
     }
 
-    /// Mappings that cutting `range` out would split off, beside those it has.
-    fn splits(state: &State, range: AddrRange) -> u64 {
-        let cuts = |addr: u64| {
-            let held = state.kernel.space.at_or_above(addr);
-            u64::from(held.is_some_and(|held| held.range.start() < addr && addr < held.range.end()))
-        };
-        cuts(range.start()) + cuts(range.end())
+    /// What the kernel says to advice for one mapping.
+    fn advise_one(&self, held: &SimMapping, advice: i32) -> SysResult<()> {
+        let shared = held.shared.is_some();
+        match advice {
+            abi::MADV_REMOVE if !shared => Err(Errno::EINVAL),
+            abi::MADV_REMOVE if !held.may_write => Err(Errno::EACCES),
+            abi::MADV_POPULATE_WRITE if held.prot & abi::PROT_WRITE == 0 => Err(Errno::EINVAL),
+            // Until 6.15 only writable anonymous memory took guard markers.
+            abi::MADV_GUARD_INSTALL if shared && !self.since(6, 15) => Err(Errno::EINVAL),
+            _ => Ok(()),
+        }
     }
 
-    /// What of `range` is mapped from its start on without a hole.
-    fn mapped_prefix(state: &State, range: AddrRange) -> Option<AddrRange> {
-        let mut end = range.start();
-        for held in state.kernel.space.overlapping(range) {
-            if held.range.start() > end {
-                break;
-            }
-            end = held.range.end().min(range.end());
+    /// mprotect of `part` of one mapping.
+    fn protect_one(
+        &self,
+        state: &mut State,
+        mapping: &SimMapping,
+        part: AddrRange,
+        prot: i32,
+    ) -> SysResult<()> {
+        let gains = prot & !mapping.prot;
+        let denied = prot & abi::PROT_WRITE != 0 && !mapping.may_write;
+        if denied || (self.options.mdwe && gains & abi::PROT_EXEC != 0) {
+            return Err(Errno::EACCES);
         }
-        AddrRange::new(range.start(), end).filter(|prefix| !prefix.is_empty())
+        if mapping.sealed {
+            return Err(Errno::EPERM);
+        }
+        if prot != mapping.prot && part != mapping.range && self.at_map_limit(state) {
+            return Err(Errno::ENOMEM);
+        }
+        state.kernel.space.update(part, |held| held.prot = prot);
+        Ok(())
     }
 
     fn at_map_limit(&self, state: &State) -> bool {
@@ -139,27 +154,18 @@ impl Syscalls for SimLinux {
         if range.is_empty() {
             return Ok(());
         }
-        // Up to the first hole the kernel makes the change all the same.
-        let whole = range;
-        let Some(range) = Self::mapped_prefix(&state, whole) else {
-            return Err(Errno::ENOMEM);
-        };
-        let held = || state.kernel.space.overlapping(range);
-        if held().any(|held| held.sealed) {
-            return Err(Errno::EPERM);
+        // Mapping by mapping: what precedes the first refusal is changed all the same.
+        let held: Vec<SimMapping> = state.kernel.space.overlapping(range).cloned().collect();
+        let mut next = range.start();
+        for mapping in held {
+            if mapping.range.start() > next {
+                break;
+            }
+            let part = mapping.range.intersection(range).expect("overlaps");
+            self.protect_one(&mut state, &mapping, part, prot)?;
+            next = part.end();
         }
-        let gains = |held: &super::SimMapping| held.prot & abi::PROT_EXEC == 0;
-        let denied = prot & abi::PROT_WRITE != 0 && held().any(|held| !held.may_write);
-        let refused = self.options.mdwe && prot & abi::PROT_EXEC != 0 && held().any(gains);
-        if denied || refused {
-            return Err(Errno::EACCES);
-        }
-        let changes = held().any(|held| held.prot != prot);
-        if changes && Self::splits(&state, range) > 0 && self.at_map_limit(&state) {
-            return Err(Errno::ENOMEM);
-        }
-        state.kernel.space.update(range, |held| held.prot = prot);
-        if range == whole {
+        if next == range.end() {
             Ok(())
         } else {
             Err(Errno::ENOMEM)
@@ -175,31 +181,24 @@ impl Syscalls for SimLinux {
         if range.is_empty() {
             return Ok(());
         }
-        if !state.kernel.space.is_mapped(range) {
-            return Err(Errno::ENOMEM);
+        let populates = advice == abi::MADV_POPULATE_WRITE;
+        let mut next = range.start();
+        for held in state.kernel.space.overlapping(range) {
+            // Populating stops at the first hole, other advice walks over holes and tells at the end.
+            if populates && held.range.start() > next {
+                return Err(Errno::ENOMEM);
+            }
+            next = held.range.end();
+            self.advise_one(held, advice)?;
         }
-        let held = || state.kernel.space.overlapping(range);
-        match advice {
-            abi::MADV_REMOVE if held().any(|held| held.shared.is_none()) => Err(Errno::EINVAL),
-            abi::MADV_REMOVE if held().any(|held| !held.may_write) => Err(Errno::EACCES),
-            abi::MADV_POPULATE_WRITE if held().any(|held| held.prot & abi::PROT_WRITE == 0) => {
-                Err(Errno::EINVAL)
-            }
-            // Until 6.15 only writable anonymous memory took guard markers.
-            abi::MADV_GUARD_INSTALL
-                if !self.since(6, 15) && held().any(|held| held.shared.is_some()) =>
-            {
-                Err(Errno::EINVAL)
-            }
-            abi::MADV_DONTFORK => {
-                state
-                    .kernel
-                    .space
-                    .update(range, |held| held.inherited = false);
-                Ok(())
-            }
-            _ => Ok(()),
+        let whole = state.kernel.space.is_mapped(range);
+        if advice == abi::MADV_DONTFORK {
+            state
+                .kernel
+                .space
+                .update(range, |held| held.inherited = false);
         }
+        if whole { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     fn mseal(&self, addr: u64, len: u64) -> SysResult<()> {

@@ -97,6 +97,31 @@ fn map_32bit_starts_within_32_mib() {
 }
 
 #[test]
+fn the_same_seed_gives_the_same_answers() {
+    let run = |seed| {
+        let platform = sim::linux(SimOptions {
+            seed,
+            thief_per_mille: 300,
+            ..base()
+        });
+        let mut bytes = [0_u8; 16];
+        platform.random(&mut bytes);
+        let claims: Vec<_> = (0..50)
+            .map(|number| {
+                let low = platform.claim_low(PAGE, LOW, Protection::None);
+                (
+                    low,
+                    platform.claim_exact(pages(AREA, 2 * number, 1), Protection::None),
+                )
+            })
+            .collect();
+        (bytes, claims)
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
 fn limits_are_named() {
     let small = SimOptions {
         rlimit_as: 64 << 20,

@@ -143,10 +143,10 @@ fn protect_to_execute<S: Syscalls>(sys: &S, page_size: u64) -> bool {
 
 /// From the highest of 64 KiB and `vm.mmap_min_addr` (root may map below: the floor is ours).
 fn low_window<S: Syscalls>(sys: &S, page_size: u64) -> AddrRange {
-    let minimum = super::survey::OpenFile::open(sys, c"/proc/sys/vm/mmap_min_addr");
+    let minimum = super::files::OpenFile::open(sys, c"/proc/sys/vm/mmap_min_addr");
     let minimum = minimum
         .ok()
-        .and_then(super::survey::OpenFile::read_number)
+        .and_then(super::files::OpenFile::read_number)
         .unwrap_or(0);
     let start = align_up(minimum.max(FLOOR), page_size).filter(|&start| start < CEILING);
     AddrRange::new(start.unwrap_or(FLOOR), CEILING).expect("the floor lies below the ceiling")

@@ -7,7 +7,7 @@ use common::{
     range, survey,
 };
 use low2g_platform::sim::{LowMemory, SimOptions};
-use low2g_platform::{AddrRange, Platform, Protection, linux, native, sim};
+use low2g_platform::{AddrRange, ClaimError, Platform, Protection, linux, native, sim};
 
 /// All checks, in an area of 64 free pages, which is free again afterwards.
 fn suite(platform: &dyn Platform, area: AddrRange) {
@@ -27,6 +27,11 @@ fn suite(platform: &dyn Platform, area: AddrRange) {
     assert_eq!(survey(platform, area), [], "everything was given back");
 }
 
+/// Whether policy lets private memory become executable (PR_SET_MDWE does not).
+fn may_execute(platform: &dyn Platform) -> bool {
+    platform.config().capabilities.protect_to_execute
+}
+
 fn exact(platform: &dyn Platform, area: AddrRange) {
     let claim = pages(area, 3, 2);
     for protection in [
@@ -35,7 +40,13 @@ fn exact(platform: &dyn Platform, area: AddrRange) {
         Protection::ReadWrite,
         Protection::ReadExecute,
     ] {
-        platform.claim_exact(claim, protection).expect("free");
+        let result = platform.claim_exact(claim, protection);
+        if protection == Protection::ReadExecute && !may_execute(platform) {
+            assert!(matches!(result, Err(ClaimError::Refused(_))), "{result:?}");
+            assert_eq!(survey(platform, area), [], "a refused claim leaves nothing");
+            continue;
+        }
+        result.expect("free");
         let held = survey(platform, area);
         assert_eq!(held.len(), 1);
         assert_eq!(held[0].range, claim);
@@ -143,9 +154,8 @@ fn access(platform: &dyn Platform, area: AddrRange) {
     expect_bytes(platform, claim.start(), b"first");
     expect_bytes(platform, claim.start() + PAGE, &[0; 6]);
     platform.guard(pages(area, 3, 1)).expect("ours");
-    platform
-        .protect(pages(area, 0, 1), Protection::ReadExecute)
-        .expect("ours");
+    let executable = platform.protect(pages(area, 0, 1), Protection::ReadExecute);
+    assert_eq!(executable.is_ok(), may_execute(platform), "{executable:?}");
     platform
         .protect(pages(area, 1, 1), Protection::Read)
         .expect("ours");
@@ -153,9 +163,14 @@ fn access(platform: &dyn Platform, area: AddrRange) {
         .protect(pages(area, 2, 1), Protection::None)
         .expect("ours");
     platform.flush_instruction_cache(claim);
+    let first = if may_execute(platform) {
+        "r-xp"
+    } else {
+        "rw-p"
+    };
     assert_eq!(
         access_by_page(platform, claim)[..3],
-        ["r-xp", "r--p", "---p"]
+        [first, "r--p", "---p"]
     );
     platform.release(claim).expect("ours");
 }

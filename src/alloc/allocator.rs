@@ -6,13 +6,17 @@
 use std::sync::Arc;
 
 use low2g_platform::{AddrRange, Platform, PlatformError, Protection, align_up};
+use parking_lot::Mutex;
 
+use crate::alloc::block::DataArena;
 use crate::alloc::claim::{Source, Want};
+use crate::alloc::code_arena::CodeArena;
 use crate::alloc::error::AllocError;
 use crate::alloc::mapping::Mapping;
 use crate::alloc::pages::Pages;
 use crate::alloc::policy::Placement;
 use crate::alloc::reach::{DEFAULT_FLOOR, HARD_FLOOR, Reach};
+use crate::alloc::slots::Tier;
 use crate::alloc::snapshot::{self, SnapshotRegion};
 use crate::alloc::space::{Kind, Owned};
 use crate::alloc::statistics::Statistics;
@@ -126,6 +130,8 @@ impl Builder {
                 min_entropy: self.min_entropy,
                 floor: self.floor,
                 window,
+                data: Mutex::default(),
+                code: Mutex::default(),
             }),
         })
     }
@@ -144,6 +150,9 @@ pub(crate) struct Inner {
     pub(crate) min_entropy: f64,
     pub(crate) floor: u64,
     pub(crate) window: AddrRange,
+    // Lock order: a tier's lock is taken before the pages', never after.
+    pub(crate) data: Mutex<Tier<DataArena>>,
+    pub(crate) code: Mutex<Tier<CodeArena>>,
 }
 
 /// What is to be mapped.
@@ -285,7 +294,15 @@ impl LowAllocator {
     /// Counters; cheap.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        self.inner.pages.state.lock().statistics
+        let mut statistics = self.inner.pages.state.lock().statistics;
+        let data = self.inner.data.lock();
+        statistics.data_arena_bytes = data.arena_bytes;
+        statistics.data_slot_bytes = data.slot_bytes;
+        drop(data);
+        let code = self.inner.code.lock();
+        statistics.code_arena_bytes = code.arena_bytes;
+        statistics.code_slot_bytes = code.slot_bytes;
+        statistics
     }
 
     /// What holds the allocator's window, ours marked; tiles it. Slow: reads the system's map.

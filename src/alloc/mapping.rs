@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use low2g_platform::{AddrRange, Protection, to_usize};
+use low2g_platform::{AddrRange, Platform, Protection, to_usize};
 
 use crate::alloc::certificate::Certificate;
 use crate::alloc::error::AllocError;
@@ -46,6 +46,11 @@ impl Mapping {
     #[must_use]
     pub fn range(&self) -> AddrRange {
         self.range
+    }
+
+    /// The system it was claimed from.
+    pub(crate) fn platform(&self) -> &Arc<dyn Platform> {
+        &self.pages.platform
     }
 
     /// How its address was chosen.

@@ -4,8 +4,8 @@
 //! This layer may use `low2g_platform` and nothing above it.
 //!
 //! ```text
-//!   LowAllocator --- Mapping            whole pages: sections, large blocks
-//!        |
+//!   LowAllocator --- LowBlock, CodeBlock   data and functions: slots of arenas
+//!        |      \--- Mapping               whole pages: sections, large blocks
 //!      Pages  ------ policy             which addresses to try
 //!        |     \---- claim              tries them, with a bound
 //!        |     \---- space              what is taken, by us and by others
@@ -17,7 +17,9 @@
 //! drop; no page is writable and executable at one address.
 
 pub mod allocator;
+pub mod block;
 pub mod certificate;
+pub mod code;
 pub mod error;
 pub mod mapping;
 pub mod policy;
@@ -28,10 +30,14 @@ pub mod space;
 pub mod statistics;
 
 mod claim;
+mod code_arena;
 mod pages;
+mod slots;
 
 pub use allocator::{Builder, LowAllocator, MapRequest};
+pub use block::LowBlock;
 pub use certificate::{Certificate, Step};
+pub use code::{CodeBlock, CodeViews, PublishedCode};
 pub use error::{AllocError, HeldBy};
 pub use mapping::Mapping;
 pub use policy::{Placement, PlacementPolicy};

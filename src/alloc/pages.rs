@@ -138,10 +138,10 @@ impl Pages {
         result
     }
 
-    /// Forgets what others hold in `window`, which will not be used again.
+    /// Forgets what others hold in `window`, which will hardly be used again.
     pub(crate) fn forget_survey(&self, window: AddrRange) {
         let mut state = self.state.lock();
-        state.surveyed.retain(|old| old.window != window);
+        state.surveyed.retain(|old| !old.window.overlaps(window));
         state.space.forget_others(window);
     }
 

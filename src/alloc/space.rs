@@ -116,16 +116,9 @@ pub(crate) struct Space {
     counted: Vec<Counted>,
     /// Which counted shape is replaced next.
     oldest: usize,
-    /// How many of the taken ranges are ours.
-    ours: usize,
 }
 
 impl Space {
-    /// Number of ranges of ours.
-    pub(crate) fn ours(&self) -> usize {
-        self.ours
-    }
-
     /// Number of taken ranges.
     pub(crate) fn len(&self) -> usize {
         self.taken.len()
@@ -191,7 +184,6 @@ impl Space {
                 counted.starts + shape.clipped_starts(left) + shape.clipped_starts(right)
                     - shape.clipped_starts(gap);
         }
-        self.ours += usize::from(matches!(owner, Owner::Ours(_)));
         let end = range.end();
         self.taken.insert(range.start(), Taken { end, owner });
     }
@@ -209,7 +201,6 @@ impl Space {
                 - shape.clipped_starts(right);
             counted.fits_from = counted.fits_from.min(gap.start());
         }
-        self.ours -= usize::from(matches!(owner, Owner::Ours(_)));
         Some((range, owner))
     }
 

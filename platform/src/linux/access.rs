@@ -1,7 +1,7 @@
 //! What is done to pages that are already claimed: access, population, guards, release.
 
 use super::abi::{self, Errno};
-use super::survey::retry;
+use super::files::retry;
 use super::{LinuxPlatform, Syscalls, os_error, prot_bits};
 use crate::contract::Protection;
 use crate::error::PlatformError;

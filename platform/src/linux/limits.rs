@@ -5,7 +5,7 @@
 //! `vm.max_map_count` takes about 15 ms.
 
 use super::abi::{self, Errno};
-use super::survey::OpenFile;
+use super::files::OpenFile;
 use super::{LinuxPlatform, Syscalls};
 
 impl<S: Syscalls> LinuxPlatform<S> {
@@ -14,6 +14,7 @@ impl<S: Syscalls> LinuxPlatform<S> {
         self.broken_address_space(len)
             .or_else(|| self.broken_map_count())
             .or_else(|| self.broken_data(len))
+            .or_else(|| self.broken_commitment())
     }
 
     fn broken_address_space(&self, len: u64) -> Option<String> {
@@ -40,6 +41,15 @@ impl<S: Syscalls> LinuxPlatform<S> {
         Some(format!(
             "RLIMIT_DATA is {limit} bytes and {len} more were asked for: raise it (ulimit -d)"
         ))
+    }
+
+    fn broken_commitment(&self) -> Option<String> {
+        let mode = self.number(c"/proc/sys/vm/overcommit_memory")?;
+        (mode == 2).then(|| {
+            "vm.overcommit_memory is 2: every private writable page counts against CommitLimit \
+             of /proc/meminfo"
+                .to_owned()
+        })
     }
 
     fn finite_limit(&self, resource: u32) -> Option<u64> {

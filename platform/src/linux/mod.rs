@@ -5,7 +5,8 @@
 //!   probe     what the kernel allows, found once
 //!   claim     exact, hinted and MAP_32BIT claims       anchor   the page below all blocks
 //!   views     memfds with two views                    access   protect, guard, discard, release
-//!   survey    the map of the process                   limits   which limit an ENOMEM means
+//!   survey    the map of the process, fast             describe the same with names and kinds
+//!   rooms     where brk and the stack may grow         limits   which limit an ENOMEM means
 //! Syscalls = native (the running kernel) | sim::linux (the simulated one)
 //! ```
 //!
@@ -15,11 +16,14 @@ pub mod abi;
 mod access;
 mod anchor;
 mod claim;
+mod describe;
+mod files;
 mod limits;
 mod maps_text;
 #[cfg(target_os = "linux")]
 mod native;
 mod probe;
+mod rooms;
 mod survey;
 mod syscalls;
 mod views;

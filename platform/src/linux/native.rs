@@ -267,3 +267,81 @@ fn flush(addr: u64, len: u64) {
     // SAFETY: the range is mapped by the backend; the call changes no byte of it.
     unsafe { __clear_cache(pointer(addr), pointer(addr + len)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::abi::{self, Errno};
+
+    #[test]
+    fn numbers_are_those_of_libc() {
+        let pairs = [
+            (abi::PROT_READ, libc::PROT_READ),
+            (abi::PROT_WRITE, libc::PROT_WRITE),
+            (abi::PROT_EXEC, libc::PROT_EXEC),
+            (abi::MAP_SHARED, libc::MAP_SHARED),
+            (abi::MAP_PRIVATE, libc::MAP_PRIVATE),
+            (abi::MAP_FIXED, libc::MAP_FIXED),
+            (abi::MAP_ANONYMOUS, libc::MAP_ANONYMOUS),
+            (abi::MAP_NORESERVE, libc::MAP_NORESERVE),
+            (abi::MAP_FIXED_NOREPLACE, libc::MAP_FIXED_NOREPLACE),
+            (abi::MADV_DONTNEED, libc::MADV_DONTNEED),
+            (abi::MADV_REMOVE, libc::MADV_REMOVE),
+            (abi::MADV_DONTFORK, libc::MADV_DONTFORK),
+            (abi::MADV_POPULATE_WRITE, libc::MADV_POPULATE_WRITE),
+            (abi::F_SEAL_SHRINK, libc::F_SEAL_SHRINK),
+            (abi::F_SEAL_GROW, libc::F_SEAL_GROW),
+            (abi::F_SEAL_FUTURE_WRITE, libc::F_SEAL_FUTURE_WRITE),
+            (abi::O_RDONLY_CLOEXEC, libc::O_RDONLY | libc::O_CLOEXEC),
+            (Errno::EPERM.0, libc::EPERM),
+            (Errno::ENOENT.0, libc::ENOENT),
+            (Errno::EINTR.0, libc::EINTR),
+            (Errno::EBADF.0, libc::EBADF),
+            (Errno::EAGAIN.0, libc::EAGAIN),
+            (Errno::ENOMEM.0, libc::ENOMEM),
+            (Errno::EACCES.0, libc::EACCES),
+            (Errno::EFAULT.0, libc::EFAULT),
+            (Errno::EEXIST.0, libc::EEXIST),
+            (Errno::EINVAL.0, libc::EINVAL),
+            (Errno::ENFILE.0, libc::ENFILE),
+            (Errno::EMFILE.0, libc::EMFILE),
+            (Errno::ENOTTY.0, libc::ENOTTY),
+            (Errno::EFBIG.0, libc::EFBIG),
+            (Errno::ENOSPC.0, libc::ENOSPC),
+            (Errno::ENOSYS.0, libc::ENOSYS),
+            (Errno::EOVERFLOW.0, libc::EOVERFLOW),
+            (Errno::EOPNOTSUPP.0, libc::EOPNOTSUPP),
+        ];
+        for (ours, theirs) in pairs {
+            assert_eq!(ours, theirs);
+        }
+        let unsigned = [
+            (abi::MFD_CLOEXEC, libc::MFD_CLOEXEC),
+            (abi::MFD_ALLOW_SEALING, libc::MFD_ALLOW_SEALING),
+            (abi::MFD_NOEXEC_SEAL, libc::MFD_NOEXEC_SEAL),
+            (abi::MFD_EXEC, libc::MFD_EXEC),
+        ];
+        for (ours, theirs) in unsigned {
+            assert_eq!(ours, theirs);
+        }
+        let limits = [
+            (abi::RLIMIT_FSIZE, libc::RLIMIT_FSIZE),
+            (abi::RLIMIT_DATA, libc::RLIMIT_DATA),
+            (abi::RLIMIT_STACK, libc::RLIMIT_STACK),
+            (abi::RLIMIT_AS, libc::RLIMIT_AS),
+        ];
+        for (ours, theirs) in limits {
+            assert_eq!(i64::from(ours), i64::from(theirs));
+        }
+        assert_eq!(abi::RLIM_INFINITY, libc::RLIM_INFINITY);
+        assert_eq!(
+            abi::PR_MDWE_REFUSE_EXEC_GAIN.cast_unsigned(),
+            libc::PR_MDWE_REFUSE_EXEC_GAIN
+        );
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn map_32bit_is_that_of_libc() {
+        assert_eq!(abi::MAP_32BIT, libc::MAP_32BIT);
+    }
+}

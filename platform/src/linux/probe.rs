@@ -71,10 +71,10 @@ fn try_page<S: Syscalls>(sys: &S, hint: u64, page_size: u64, flags: i32) -> Resu
     sys.mmap(hint, page_size, abi::PROT_NONE, PROBE | flags, -1, 0)
 }
 
-/// Unmaps a probing page; twice, because nobody could free it later.
-fn give_back<S: Syscalls>(sys: &S, at: u64, page_size: u64) {
-    if sys.munmap(at, page_size).is_err() {
-        let _ = sys.munmap(at, page_size);
+/// Unmaps what was mapped to probe; tried twice, because nobody could free it later.
+fn give_back<S: Syscalls>(sys: &S, at: u64, len: u64) {
+    if sys.munmap(at, len).is_err() {
+        let _ = sys.munmap(at, len);
     }
 }
 
@@ -90,19 +90,28 @@ fn exactness<S: Syscalls>(sys: &S, page_size: u64) -> Result<Exactness, Platform
         Err(errno) => return Err(os_error("mmap of a probing page", none, errno)),
     };
     give_back(sys, elsewhere, page_size);
-    // Another thread may take the page in between: a hint is called ignored after three misses.
-    for _ in 0..3 {
-        match try_page(sys, taken, page_size, 0) {
-            Ok(at) => {
-                give_back(sys, at, page_size);
-                if at == taken {
-                    return Ok(Exactness::HintsHonoured);
-                }
-            }
-            Err(_) => break,
-        }
+    if honours_hints(sys, page_size) {
+        return Ok(Exactness::HintsHonoured);
     }
     Ok(Exactness::HintsIgnored)
+}
+
+/// Asks for the middle page of a free stretch, which no search from either end would choose.
+/// Another thread may take it in between: hints are ignored after three misses.
+fn honours_hints<S: Syscalls>(sys: &S, page_size: u64) -> bool {
+    let stretch = 64 * page_size;
+    (0..3).any(|_| {
+        let Ok(at) = sys.mmap(0, stretch, abi::PROT_NONE, PROBE, -1, 0) else {
+            return false;
+        };
+        give_back(sys, at, stretch);
+        let middle = at + stretch / 2;
+        let Ok(given) = try_page(sys, middle, page_size, 0) else {
+            return false;
+        };
+        give_back(sys, given, page_size);
+        given == middle
+    })
 }
 
 /// Only x86-64 knows `MAP_32BIT`; elsewhere, and under some emulators, the page comes back high.
@@ -134,10 +143,10 @@ fn protect_to_execute<S: Syscalls>(sys: &S, page_size: u64) -> bool {
 
 /// From the highest of 64 KiB and `vm.mmap_min_addr` (root may map below: the floor is ours).
 fn low_window<S: Syscalls>(sys: &S, page_size: u64) -> AddrRange {
-    let minimum = super::survey::OpenFile::open(sys, c"/proc/sys/vm/mmap_min_addr");
+    let minimum = super::files::OpenFile::open(sys, c"/proc/sys/vm/mmap_min_addr");
     let minimum = minimum
         .ok()
-        .and_then(super::survey::OpenFile::read_number)
+        .and_then(super::files::OpenFile::read_number)
         .unwrap_or(0);
     let start = align_up(minimum.max(FLOOR), page_size).filter(|&start| start < CEILING);
     AddrRange::new(start.unwrap_or(FLOOR), CEILING).expect("the floor lies below the ceiling")

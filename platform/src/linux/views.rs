@@ -10,7 +10,7 @@
 
 use super::abi::{self, Errno};
 use super::claim::Pages;
-use super::survey::retry;
+use super::files::retry;
 use super::{LinuxPlatform, Syscalls, os_error, prot_bits};
 use crate::contract::{Backing, Protection};
 use crate::error::{ClaimError, PlatformError};

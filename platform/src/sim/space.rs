@@ -228,3 +228,58 @@ impl Space {
 fn join(low: AddrRange, high: AddrRange) -> AddrRange {
     AddrRange::new(low.start(), high.end()).expect("the parts follow each other")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn range(first: u64, count: u64) -> AddrRange {
+        AddrRange::at(first, count).expect("small")
+    }
+
+    proptest! {
+        /// The model against the plainest one: an array of owners, one a byte.
+        #[test]
+        fn agrees_with_an_array(
+            operations in prop::collection::vec((0_u8..3, 0_u64..60, 1_u64..9, 0_i32..3), 0..80),
+        ) {
+            let mut space = Space::default();
+            let mut array: Vec<Option<i32>> = vec![None; 70];
+            for (kind, first, count, prot) in operations {
+                let at = range(first, count);
+                let bytes = crate::range::to_usize(first)..crate::range::to_usize(first + count);
+                let free = array[bytes.clone()].iter().all(Option::is_none);
+                prop_assert_eq!(space.is_free(at), free);
+                let mapped = array[bytes.clone()].iter().all(Option::is_some);
+                prop_assert_eq!(space.is_mapped(at), mapped);
+                match kind {
+                    0 if free => {
+                        space.insert(SimMapping::private(at, prot, Owner::Backend));
+                        array[bytes].fill(Some(prot));
+                    }
+                    1 => {
+                        space.remove(at);
+                        array[bytes].fill(None);
+                    }
+                    _ => {
+                        space.update(at, |held| held.prot = prot);
+                        array[bytes].iter_mut().flatten().for_each(|held| *held = prot);
+                    }
+                }
+                let mut seen: Vec<Option<i32>> = vec![None; 70];
+                for held in space.iter() {
+                    for byte in held.range.start()..held.range.end() {
+                        seen[crate::range::to_usize(byte)] = Some(held.prot);
+                    }
+                }
+                prop_assert_eq!(&seen, &array);
+                let runs = array.chunk_by(|a, b| a == b).filter(|run| run[0].is_some());
+                prop_assert_eq!(space.len(), runs.count(), "equal neighbours are one mapping");
+            }
+            let fits = |start: &u64| space.is_free(range(*start, 4));
+            prop_assert_eq!(space.lowest_hole(range(0, 70), 4), (0..=66).find(fits));
+            prop_assert_eq!(space.highest_hole(range(0, 70), 4), (0..=66).rev().find(fits));
+        }
+    }
+}

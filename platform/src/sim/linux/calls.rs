@@ -2,68 +2,10 @@
 
 use super::files::{File, lines};
 use super::placing::Request;
-use super::{Memfd, PROGRAM, STACK_END, SimLinux, State};
+use super::{Memfd, PROGRAM, STACK_END, SimLinux, SimMapping, State};
 use crate::linux::abi::{self, Errno, ProcmapQuery};
 use crate::linux::{MapLine, SysResult, Syscalls};
-use crate::range::{AddrRange, align_up, to_u64};
-use parking_lot::MutexGuard;
 use std::ffi::CStr;
-
-impl SimLinux {
-    /// Takes the lock; fails if the call was planned to.
-    fn enter(&self, call: &'static str) -> SysResult<MutexGuard<'_, State>> {
-        let mut state = self.state.lock();
-        state.kernel.enter(call).map_err(Errno)?;
-        Ok(state)
-    }
-
-    /// The pages of a call on a range: whole ones, rounded up, from an aligned start.
-    fn pages(&self, addr: u64, len: u64) -> SysResult<AddrRange> {
-        let page = self.options.page_size;
-        let len = align_up(len, page).ok_or(Errno::ENOMEM)?;
-        let range = AddrRange::at(addr, len).ok_or(Errno::EINVAL)?;
-        if addr.is_multiple_of(page) {
-            Ok(range)
-        } else {
-            Err(Errno::EINVAL)
-        }
-    }
-
-    fn known_advice(&self, advice: i32) -> bool {
-        match advice {
-            abi::MADV_DONTNEED | abi::MADV_REMOVE | abi::MADV_DONTFORK => true,
-            abi::MADV_POPULATE_WRITE => self.since(5, 14),
-            abi::MADV_DONTNEED_LOCKED => self.since(5, 18),
-            abi::MADV_GUARD_INSTALL => self.since(6, 13),
-            _ => false,
-        }
-    }
-
-    /// Mappings that cutting `range` out would split off, beside those it has.
-    fn splits(state: &State, range: AddrRange) -> u64 {
-        let cuts = |addr: u64| {
-            let held = state.kernel.space.at_or_above(addr);
-            u64::from(held.is_some_and(|held| held.range.start() < addr && addr < held.range.end()))
-        };
-        cuts(range.start()) + cuts(range.end())
-    }
-
-    /// What of `range` is mapped from its start on without a hole.
-    fn mapped_prefix(state: &State, range: AddrRange) -> Option<AddrRange> {
-        let mut end = range.start();
-        for held in state.kernel.space.overlapping(range) {
-            if held.range.start() > end {
-                break;
-            }
-            end = held.range.end().min(range.end());
-        }
-        AddrRange::new(range.start(), end).filter(|prefix| !prefix.is_empty())
-    }
-
-    fn at_map_limit(&self, state: &State) -> bool {
-        to_u64(state.kernel.space.len()) >= self.options.max_map_count
-    }
-}
 
 impl Syscalls for SimLinux {
     fn is_simulated(&self) -> bool {
@@ -139,27 +81,18 @@ impl Syscalls for SimLinux {
         if range.is_empty() {
             return Ok(());
         }
-        // Up to the first hole the kernel makes the change all the same.
-        let whole = range;
-        let Some(range) = Self::mapped_prefix(&state, whole) else {
-            return Err(Errno::ENOMEM);
-        };
-        let held = || state.kernel.space.overlapping(range);
-        if held().any(|held| held.sealed) {
-            return Err(Errno::EPERM);
+        // Mapping by mapping: what precedes the first refusal is changed all the same.
+        let held: Vec<SimMapping> = state.kernel.space.overlapping(range).cloned().collect();
+        let mut next = range.start();
+        for mapping in held {
+            if mapping.range.start() > next {
+                break;
+            }
+            let part = mapping.range.intersection(range).expect("overlaps");
+            self.protect_one(&mut state, &mapping, part, prot)?;
+            next = part.end();
         }
-        let gains = |held: &super::SimMapping| held.prot & abi::PROT_EXEC == 0;
-        let denied = prot & abi::PROT_WRITE != 0 && held().any(|held| !held.may_write);
-        let refused = self.options.mdwe && prot & abi::PROT_EXEC != 0 && held().any(gains);
-        if denied || refused {
-            return Err(Errno::EACCES);
-        }
-        let changes = held().any(|held| held.prot != prot);
-        if changes && Self::splits(&state, range) > 0 && self.at_map_limit(&state) {
-            return Err(Errno::ENOMEM);
-        }
-        state.kernel.space.update(range, |held| held.prot = prot);
-        if range == whole {
+        if next == range.end() {
             Ok(())
         } else {
             Err(Errno::ENOMEM)
@@ -175,31 +108,24 @@ impl Syscalls for SimLinux {
         if range.is_empty() {
             return Ok(());
         }
-        if !state.kernel.space.is_mapped(range) {
-            return Err(Errno::ENOMEM);
+        let populates = advice == abi::MADV_POPULATE_WRITE;
+        let mut next = range.start();
+        for held in state.kernel.space.overlapping(range) {
+            // Populating stops at the first hole, other advice walks over holes and tells at the end.
+            if populates && held.range.start() > next {
+                return Err(Errno::ENOMEM);
+            }
+            next = held.range.end();
+            self.advise_one(held, advice)?;
         }
-        let held = || state.kernel.space.overlapping(range);
-        match advice {
-            abi::MADV_REMOVE if held().any(|held| held.shared.is_none()) => Err(Errno::EINVAL),
-            abi::MADV_REMOVE if held().any(|held| !held.may_write) => Err(Errno::EACCES),
-            abi::MADV_POPULATE_WRITE if held().any(|held| held.prot & abi::PROT_WRITE == 0) => {
-                Err(Errno::EINVAL)
-            }
-            // Until 6.15 only writable anonymous memory took guard markers.
-            abi::MADV_GUARD_INSTALL
-                if !self.since(6, 15) && held().any(|held| held.shared.is_some()) =>
-            {
-                Err(Errno::EINVAL)
-            }
-            abi::MADV_DONTFORK => {
-                state
-                    .kernel
-                    .space
-                    .update(range, |held| held.inherited = false);
-                Ok(())
-            }
-            _ => Ok(()),
+        let whole = state.kernel.space.is_mapped(range);
+        if advice == abi::MADV_DONTFORK {
+            state
+                .kernel
+                .space
+                .update(range, |held| held.inherited = false);
         }
+        if whole { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     fn mseal(&self, addr: u64, len: u64) -> SysResult<()> {

@@ -18,6 +18,7 @@
 mod calls;
 mod files;
 mod placing;
+mod rules;
 
 use super::kernel::SimKernel;
 use super::space::{Owner, SimMapping};

@@ -1,0 +1,251 @@
+//! Fields that GNU ld cannot judge, checked by the psABI's formulas.
+//!
+//! S symbol, A addend, P place, G offset of the GOT slot, GOT the GOT's base, L stub, Z size. The
+//! field is solved for the one thing that low2g was free to choose (slot, stub, island), and that
+//! thing must then be in the dump and do its work in memory.
+
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind, Register};
+
+use super::dump::{Dump, Stub};
+use super::elf::size;
+
+/// Names of types 0 to 51 without `R_X86_64_`, by number; the psABI's table.
+const TYPES: [&str; 52] = [
+    "NONE", "64", "PC32", "GOT32", "PLT32", "COPY", "GLOB_DAT", "JUMP_SLOT", "RELATIVE", "GOTPCREL", "32", "32S",
+    "16", "PC16", "8", "PC8", "DTPMOD64", "DTPOFF64", "TPOFF64", "TLSGD", "TLSLD", "DTPOFF32", "GOTTPOFF", "TPOFF32",
+    "PC64", "GOTOFF64", "GOTPC32", "GOT64", "GOTPCREL64", "GOTPC64", "GOTPLT64", "PLTOFF64", "SIZE32", "SIZE64",
+    "GOTPC32_TLSDESC", "TLSDESC_CALL", "TLSDESC", "IRELATIVE", "RELATIVE64", "PC32_BND", "PLT32_BND", "GOTPCRELX",
+    "REX_GOTPCRELX", "CODE_4_GOTPCRELX", "CODE_4_GOTTPOFF", "CODE_4_GOTPC32_TLSDESC", "CODE_5_GOTPCRELX",
+    "CODE_5_GOTTPOFF", "CODE_5_GOTPC32_TLSDESC", "CODE_6_GOTPCRELX", "CODE_6_GOTTPOFF", "CODE_6_GOTPC32_TLSDESC",
+];
+
+/// The psABI's name of a type.
+pub(crate) fn type_name(kind: u32) -> String {
+    match TYPES.get(size(u64::from(kind))) {
+        Some(name) => format!("R_X86_64_{name}"),
+        None => format!("type {kind}"),
+    }
+}
+
+/// Bytes of a type's field.
+pub(crate) const fn width(kind: u32) -> usize {
+    match kind {
+        0 | 35 => 0,
+        14 | 15 => 1,
+        12 | 13 => 2,
+        1 | 16..=18 | 24 | 25 | 27..=31 | 33 => 8,
+        _ => 4,
+    }
+}
+
+/// Types whose field is zero-extended.
+const fn is_unsigned(kind: u32) -> bool {
+    matches!(kind, 10 | 12 | 14 | 32)
+}
+
+/// Types that GNU ld applies as the psABI says and low2g applies with the symbol alone.
+pub(crate) const fn is_plain(kind: u32) -> bool {
+    matches!(kind, 1 | 2 | 4 | 10..=15 | 24 | 39 | 40)
+}
+
+/// Whether a plain type is relative to its place.
+const fn is_relative(kind: u32) -> bool {
+    matches!(kind, 2 | 4 | 13 | 15 | 24 | 39 | 40)
+}
+
+/// A field's bytes as a 64-bit value.
+pub(crate) fn extend(kind: u32, field: &[u8]) -> u64 {
+    let mut wide = [0u8; 8];
+    let negative = field.last().is_some_and(|&last| last & 0x80 != 0);
+    if negative && !is_unsigned(kind) {
+        wide = [0xff; 8];
+    }
+    wide[..field.len()].copy_from_slice(field);
+    u64::from_le_bytes(wide)
+}
+
+/// A relocation with all its formula needs; addresses and values are 64-bit.
+#[derive(Clone, Debug)]
+pub(crate) struct Field {
+    pub(crate) kind: u32,
+    pub(crate) place: u64,
+    pub(crate) symbol_value: u64,
+    pub(crate) symbol_size: u64,
+    pub(crate) ifunc: bool,
+    pub(crate) addend: i64,
+    pub(crate) action: String,
+    /// The field as found in memory, extended.
+    pub(crate) value: u64,
+}
+
+/// Checks one field.
+///
+/// # Errors
+///
+/// What does not hold.
+pub(crate) fn check(dump: &Dump, field: &Field) -> Result<(), String> {
+    let got = || dump.got_base.map(|base| base.0).ok_or_else(|| "the dump has no got_base".to_owned());
+    // What the field says once addend and place are taken away.
+    let named = field.value.wrapping_sub(field.addend.cast_unsigned());
+    match field.kind {
+        9 | 28 | 41 | 42 | 43 | 46 | 49 => slot(dump, field, named.wrapping_add(field.place)),
+        3 | 27 | 30 => slot(dump, field, named.wrapping_add(got()?)),
+        26 | 29 => equal("GOT", named.wrapping_add(field.place), got()?),
+        25 => equal("S", named.wrapping_add(got()?), field.symbol_value),
+        31 if field.action != "stub" => equal("S", named.wrapping_add(got()?), field.symbol_value),
+        31 => stub(dump, field, named.wrapping_add(got()?)),
+        32 | 33 => equal("Z", named, field.symbol_size),
+        kind if is_plain(kind) => {
+            let target = if is_relative(kind) { named.wrapping_add(field.place) } else { named };
+            match field.action.as_str() {
+                "direct" => equal("S", target, field.symbol_value),
+                "stub" => stub(dump, field, target),
+                other => Err(format!("no formula for the action {other:?}")),
+            }
+        }
+        kind => Err(format!("no formula for {}", type_name(kind))),
+    }
+}
+
+fn equal(what: &str, found: u64, wanted: u64) -> Result<(), String> {
+    if found == wanted { Ok(()) } else { Err(format!("the field names {what} = {found:#x}, it should be {wanted:#x}")) }
+}
+
+fn slot(dump: &Dump, field: &Field, addr: u64) -> Result<(), String> {
+    let row = dump.got.iter().find(|row| row.addr.0 == addr);
+    let row = row.ok_or_else(|| format!("the field names {addr:#x}, no slot of the dump"))?;
+    if row.kind != "addr" {
+        return Err(format!("slot {addr:#x} of {} holds a {}", row.symbol, row.kind));
+    }
+    let held = dump.word(addr).ok_or_else(|| format!("slot {addr:#x} is not in memory"))?;
+    if field.ifunc {
+        return stub(dump, field, held);
+    }
+    equal("a slot holding", held, field.symbol_value)
+}
+
+/// The stub at `addr` must be in the dump, jump to S, and have been needed.
+fn stub(dump: &Dump, field: &Field, addr: u64) -> Result<(), String> {
+    let row = dump.stubs.iter().find(|row| row.addr.0 == addr && row.kind != "island");
+    let row = row.ok_or_else(|| format!("the field names {addr:#x}, no stub of the dump"))?;
+    if field.ifunc {
+        if row.kind != "ifunc" {
+            return Err(format!("the stub at {addr:#x} is of kind {}, not ifunc", row.kind));
+        }
+        // Its slot is filled when the program runs: only the code can be judged.
+        return jump_target(dump, addr).map(drop);
+    }
+    let direct = field.symbol_value.wrapping_add(field.addend.cast_unsigned());
+    let direct = if is_relative(field.kind) { direct.wrapping_sub(field.place) } else { direct };
+    let kept = size(u64::try_from(width(field.kind)).expect("a width is small"));
+    if is_plain(field.kind) && extend(field.kind, &direct.to_le_bytes()[..kept]) == direct {
+        return Err(format!("a stub at {addr:#x}, though {:#x} fits the field", direct));
+    }
+    let reached = jump_target(dump, addr)?;
+    if row.target.is_some_and(|target| target.0 != reached) {
+        return Err(format!("the stub at {addr:#x} jumps to {reached:#x}, its row says {:?}", row.target));
+    }
+    equal("a stub jumping to", reached, field.symbol_value)
+}
+
+fn decode(bytes: &[u8], addr: u64) -> impl Iterator<Item = Instruction> {
+    let decoded: Vec<Instruction> = Decoder::with_ip(64, bytes, addr, DecoderOptions::NONE).into_iter().collect();
+    decoded.into_iter()
+}
+
+/// Where the code of a stub goes: `jmp *slot(%rip)`, or `movabs` and a jump by that register.
+fn jump_target(dump: &Dump, addr: u64) -> Result<u64, String> {
+    let bytes = (1..=16).rev().find_map(|len| dump.read(addr, len));
+    let bytes = bytes.ok_or_else(|| format!("the stub at {addr:#x} is not in memory"))?;
+    let mut code = decode(&bytes, addr).filter(|insn| insn.code() != Code::Endbr64);
+    let unknown = || format!("the stub at {addr:#x} is none we know: {bytes:02x?}");
+    let first = code.next().ok_or_else(unknown)?;
+    match first.code() {
+        Code::Jmp_rm64 if first.is_ip_rel_memory_operand() => {
+            let slot = first.ip_rel_memory_address();
+            dump.word(slot).ok_or_else(|| format!("the stub's slot {slot:#x} is not in memory"))
+        }
+        Code::Mov_r64_imm64 => {
+            let jump = code.next().ok_or_else(unknown)?;
+            let same = jump.code() == Code::Jmp_rm64 && jump.op0_register() == first.op0_register();
+            if same { Ok(first.immediate64()) } else { Err(unknown()) }
+        }
+        _ => Err(unknown()),
+    }
+}
+
+/// A moved instruction: where it was, how long, and its relocated fields.
+#[derive(Clone, Debug)]
+pub(crate) struct Moved<'a> {
+    pub(crate) row: &'a Stub,
+    pub(crate) place: u64,
+    pub(crate) len: usize,
+    /// Relocations inside it; `value` is not used.
+    pub(crate) fields: Vec<Field>,
+}
+
+/// The length of the instruction at the start of `code`.
+pub(crate) fn instruction_len(code: &[u8]) -> Option<usize> {
+    let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+    let insn = decoder.decode();
+    (!insn.is_invalid()).then(|| insn.len())
+}
+
+/// Checks an island: the place jumps to it, the rest of the place is nops, the island uses each
+/// field's 64-bit value, and it comes back to the next instruction.
+///
+/// # Errors
+///
+/// What does not hold.
+pub(crate) fn check_island(dump: &Dump, moved: &Moved<'_>) -> Result<(), String> {
+    let len = u64::try_from(moved.len).expect("an instruction is short");
+    let next = moved.place.wrapping_add(len);
+    let patch = dump.read(moved.place, len).ok_or("the place of a moved instruction is not in memory")?;
+    let island = moved.row.addr.0;
+    let jump = decode(&patch, moved.place).next().ok_or("the place of a moved instruction is empty")?;
+    if jump.code() != Code::Jmp_rel32_64 || jump.near_branch_target() != island {
+        return Err(format!("the place of the island at {island:#x} holds {patch:02x?}"));
+    }
+    if patch[5..].iter().any(|&byte| byte != 0x90) {
+        return Err(format!("after its jump the place holds {:02x?}, not nops", &patch[5..]));
+    }
+    let window = (1..=160).rev().find_map(|len| dump.read(island, len));
+    let window = window.ok_or_else(|| format!("the island at {island:#x} is not in memory"))?;
+    let mut code = Vec::new();
+    for insn in decode(&window, island) {
+        code.push(insn);
+        if insn.code() == Code::Jmp_rel32_64 && insn.near_branch_target() == next {
+            break;
+        }
+    }
+    if !code.last().is_some_and(|last| last.code() == Code::Jmp_rel32_64 && last.near_branch_target() == next) {
+        return Err(format!("the island at {island:#x} does not come back to {next:#x}: {window:02x?}"));
+    }
+    for field in &moved.fields {
+        let in_insn = field.place.wrapping_sub(moved.place);
+        let mut wanted = field.symbol_value.wrapping_add(field.addend.cast_unsigned());
+        if is_relative(field.kind) {
+            // The processor counts from the instruction's end, the relocation from its field.
+            wanted = wanted.wrapping_add(len.wrapping_sub(in_insn));
+        }
+        if !code.iter().any(|insn| names(insn, wanted)) {
+            let relocation = type_name(field.kind);
+            return Err(format!("the island at {island:#x} never names {wanted:#x} ({relocation}): {window:02x?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an instruction has `wanted` as an immediate, a displacement or a rip-relative address.
+fn names(insn: &Instruction, wanted: u64) -> bool {
+    (0..insn.op_count()).any(|operand| match insn.op_kind(operand) {
+        OpKind::Memory => {
+            let relative = insn.memory_base() == Register::RIP;
+            let addr = if relative { insn.ip_rel_memory_address() } else { insn.memory_displacement64() };
+            addr == wanted
+        }
+        OpKind::Register => false,
+        OpKind::NearBranch64 => insn.near_branch_target() == wanted,
+        _ => insn.immediate(operand) == wanted,
+    })
+}

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let linked = setup.link(&inputs)?;
     let entry = args.common.entry.as_str();
     let module = linked.into_module();
-    if !module.symbol(entry).is_some_and(|export| export.is_code) {
+    if !module.symbol(entry).is_some_and(|export| export.function) {
         return Err(Failure::Other(format!(
             "low2g: undefined_symbol: entry {entry} is not a function that the objects define; add the object that does, or name another with --entry"
         )));

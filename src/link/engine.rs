@@ -11,7 +11,7 @@ use super::apply::{Target, fields};
 use super::error::{LinkError, LinkFailure, Place};
 use super::far::Key;
 use super::input::{Archive, ArchiveIndex, Input, Names};
-use super::layout::Loaded;
+use super::layout::{Loaded, resolve_pins};
 use super::object::Object;
 use super::options::LinkOptions;
 use super::resolve::SymbolResolver;
@@ -247,6 +247,16 @@ impl<'d> Link<'d> {
         }
         self.phases.resolve += start.elapsed();
         missing
+    }
+
+    /// Whether every pinned section exists and is named without doubt.
+    ///
+    /// # Errors
+    /// The first pin that does not, in words.
+    pub fn check_pins(&self) -> Result<(), String> {
+        resolve_pins(&self.tables, self.options)
+            .map(|_| ())
+            .map_err(|(pin, reason)| format!("--map-section {}: {reason}", pin.file))
     }
 
     /// Time of the phases so far.

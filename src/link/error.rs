@@ -158,6 +158,12 @@ impl LinkError {
         }
     }
 
+    /// A file that could not be read.
+    #[must_use]
+    pub fn from_io(name: &str, error: &std::io::Error) -> Self {
+        Self::object(name, format!("cannot read it: {error}"))
+    }
+
     /// An input error about a whole object.
     pub(crate) fn object(object: &str, reason: impl Into<String>) -> Self {
         Self::Input {

@@ -5,7 +5,7 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 use object::read::elf::Sym as _;
 
-use crate::place::Finalized;
+use crate::place::{Finalized, RegionInfo};
 
 use super::apply::{Outcome, Row, Target, apply};
 use super::engine::{Phases, Tables};
@@ -34,6 +34,21 @@ pub struct Linked<'d> {
     pub(crate) rows: Vec<Row>,
 }
 
+/// A section of a finished link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlacedSection {
+    /// The object's name; `low2g` for what the link added.
+    pub object: String,
+    /// The section's name.
+    pub section: String,
+    /// Address of its first byte.
+    pub addr: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Its pages; `None` for a section without bytes.
+    pub region: Option<RegionInfo>,
+}
+
 impl Linked<'_> {
     /// Time that each phase took.
     #[must_use]
@@ -45,6 +60,60 @@ impl Linked<'_> {
     #[must_use]
     pub fn object_count(&self) -> usize {
         self.tables.objects.len()
+    }
+
+    /// All regions that the link holds.
+    pub fn regions(&self) -> impl Iterator<Item = &RegionInfo> {
+        self.memory.regions()
+    }
+
+    /// All sections that have memory: the inputs', then `.got`, `.stubs` and `.islands`.
+    #[must_use]
+    pub fn sections(&self) -> Vec<PlacedSection> {
+        let mut all: Vec<PlacedSection> = self
+            .layout
+            .loaded
+            .iter()
+            .zip(&self.addrs)
+            .map(|(loaded, &addr)| {
+                let object = &self.tables.objects[to_index(loaded.object)];
+                PlacedSection {
+                    object: object.name.clone(),
+                    section: object.sections[to_index(loaded.section)].display_name(),
+                    addr,
+                    size: loaded.size,
+                    region: self.memory.region_of(loaded.request).cloned(),
+                }
+            })
+            .collect();
+        for (name, (request, addr), size) in self.own_sections() {
+            if size > 0 {
+                all.push(PlacedSection {
+                    object: "low2g".to_owned(),
+                    section: name.to_owned(),
+                    addr,
+                    size,
+                    region: self.memory.region_of(request).cloned(),
+                });
+            }
+        }
+        all
+    }
+
+    /// Name, request and address, and bytes of what the link added itself.
+    pub(crate) fn own_sections(&self) -> [(&'static str, (usize, u64), u64); 3] {
+        [
+            (".got", self.own.got, self.plan.got_size()),
+            (".stubs", self.own.stubs, self.plan.stubs_size()),
+            (".islands", self.own.islands, self.plan.islands_size()),
+        ]
+    }
+
+    /// The address of the symbol `name`, as other modules would see it.
+    #[must_use]
+    pub fn symbol(&self, name: &str) -> Option<u64> {
+        let id = self.tables.symbols.find(name.as_bytes())?;
+        self.globals.get(to_index(id)).map(|value| value.addr)
     }
 
     pub(crate) fn slot_addr(&self, slot: u32) -> u64 {

@@ -37,7 +37,7 @@ pub use engine::{Link, Phases};
 pub use error::{LinkError, LinkFailure, Place, RelocationSite};
 pub use howto::{Check, Formula, Howto, Width, howto};
 pub use input::Input;
-pub use linked::Linked;
+pub use linked::{Linked, PlacedSection};
 pub use module::{Arguments, Export, Module};
 pub use options::{FarData, LinkOptions, Pin, Relax, SectionName, parse_addr};
 pub use process::{LibraryError, ProcessSymbols};

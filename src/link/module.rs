@@ -5,7 +5,10 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
+use std::sync::OnceLock;
+
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 
 use crate::place::{Finalized, PlaceError};
 
@@ -139,6 +142,39 @@ impl Module {
         Some(main(args.argc(), args.argv(), environment()))
     }
 
+    /// Runs the module as a program: constructors, then `entry`. Destructors run when the
+    /// process exits, after the handlers that the program registered with `atexit`; the
+    /// module stays mapped until then. Returns what `entry` returned.
+    ///
+    /// # Errors
+    /// The GOT could not be protected; nothing has run then.
+    ///
+    /// # Panics
+    /// If the module has no function `entry`, or a program runs already.
+    ///
+    /// # Safety
+    /// As [`Module::call_main`]; runs whatever the objects hold, in this thread.
+    pub unsafe fn run_main(mut self, entry: &str, args: &Arguments) -> Result<c_int, PlaceError> {
+        let main = self.symbol(entry).filter(|export| export.function);
+        let main = main.expect("the caller checked that the entry is a function").addr;
+        let mut constructors = std::mem::take(&mut self.init.init);
+        // SAFETY: the caller runs the objects' code.
+        unsafe { self.initialise(args) }?;
+        let kept = PROGRAM.set(Mutex::new(Some(self)));
+        assert!(kept.is_ok(), "one program a process");
+        // SAFETY: `at_exit` is a function without arguments that never unwinds.
+        let registered = unsafe { libc::atexit(at_exit) };
+        debug_assert_eq!(registered, 0, "atexit has room for 32 handlers at least");
+        for addr in constructors.drain(..) {
+            // SAFETY: the caller runs the objects' code; the address stands in an init array.
+            let constructor = unsafe { function_at::<InitFunction>(addr) };
+            constructor(args.argc(), args.argv(), environment());
+        }
+        // SAFETY: the caller vouches that `entry` is main-like; PROGRAM keeps it mapped.
+        let main = unsafe { function_at::<MainFunction>(main) };
+        Ok(main(args.argc(), args.argv(), environment()))
+    }
+
     /// Runs destructors now; dropping the module will not run them again.
     ///
     /// # Safety
@@ -158,6 +194,19 @@ impl Drop for Module {
     fn drop(&mut self) {
         // SAFETY: whoever loaded the module agreed to run its code; it is still mapped.
         unsafe { self.finish() };
+    }
+}
+
+/// The module that runs as this process's program.
+static PROGRAM: OnceLock<Mutex<Option<Module>>> = OnceLock::new();
+
+/// Runs the program's destructors at exit; its memory stays, other threads may still run.
+extern "C" fn at_exit() {
+    let module = PROGRAM.get().and_then(|program| program.lock().take());
+    if let Some(mut module) = module {
+        // SAFETY: `run_main`'s caller agreed to run the objects' code.
+        unsafe { module.finish() };
+        std::mem::forget(module);
     }
 }
 

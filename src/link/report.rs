@@ -610,12 +610,7 @@ fn placement(linked: &Linked<'_>) -> Vec<PlacementRow> {
         let name = object.sections[to_index(loaded.section)].display_name();
         push(&object.name, name, addr, loaded.size, loaded.request);
     }
-    let own = &linked.own;
-    for (name, (request, addr), size) in [
-        (".got", own.got, linked.plan.got_size()),
-        (".stubs", own.stubs, linked.plan.stubs_size()),
-        (".islands", own.islands, linked.plan.islands_size()),
-    ] {
+    for (name, (request, addr), size) in linked.own_sections() {
         if size > 0 {
             push("low2g", name.to_owned(), addr, size, request);
         }

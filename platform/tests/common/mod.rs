@@ -1,4 +1,6 @@
 //! What the platform's tests share: ranges by page, contents of memory without unsafe code.
+//!
+//! The fixed areas suppose a position-independent test program, which holds nothing low.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 

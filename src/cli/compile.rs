@@ -22,8 +22,11 @@ pub(crate) fn input(path: &Path) -> Result<Input, Failure> {
         // The same words as for any other missing file.
         return Ok(Input::from_file(path)?);
     }
-    let directory = tempfile::tempdir()
-        .map_err(|error| Failure::Other(format!("{name}: cannot make a temporary directory: {error}")))?;
+    let directory = tempfile::tempdir().map_err(|error| {
+        Failure::Other(format!(
+            "{name}: cannot make a temporary directory: {error}"
+        ))
+    })?;
     let object = directory.path().join("object.o");
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let output = Command::new(&compiler)
@@ -48,9 +51,8 @@ pub(crate) fn input(path: &Path) -> Result<Input, Failure> {
             output.status
         )));
     }
-    let data = std::fs::read(&object).map_err(|error| {
-        Failure::from(LinkError::from_io(&name, &error))
-    })?;
+    let data =
+        std::fs::read(&object).map_err(|error| Failure::from(LinkError::from_io(&name, &error)))?;
     Ok(Input::from_bytes(name, data))
 }
 

@@ -108,7 +108,9 @@ pub(crate) fn picture(rows: &[Row]) -> String {
     let mut cells = [' '; CELLS];
     for (index, cell) in cells.iter_mut().enumerate() {
         let start = CELL * low2g::platform::to_u64(index);
-        let Some(range) = AddrRange::at(start, CELL) else { continue };
+        let Some(range) = AddrRange::at(start, CELL) else {
+            continue;
+        };
         *cell = rows
             .iter()
             .filter(|row| row.range.overlaps(range))
@@ -134,8 +136,16 @@ pub(crate) fn picture(rows: &[Row]) -> String {
             row.name
         );
     }
-    let free: u64 = rows.iter().filter(|row| row.kind == "free").map(|row| row.range.len()).sum();
-    let largest = rows.iter().filter(|row| row.kind == "free").map(|row| row.range.len()).max();
+    let free: u64 = rows
+        .iter()
+        .filter(|row| row.kind == "free")
+        .map(|row| row.range.len())
+        .sum();
+    let largest = rows
+        .iter()
+        .filter(|row| row.kind == "free")
+        .map(|row| row.range.len())
+        .max();
     let _ = writeln!(
         text,
         "  free {}, largest hole {}",
@@ -213,14 +223,20 @@ fn with_files(args: &MapArgs) -> Result<Vec<Row>, Failure> {
         #[command(flatten)]
         common: Common,
     }
-    let words = std::iter::once("map".into()).chain(args.files.iter().map(|path| path.as_os_str().to_owned()));
+    let words = std::iter::once("map".into())
+        .chain(args.files.iter().map(|path| path.as_os_str().to_owned()));
     let common = Only::try_parse_from(words)
         .map_err(|error| Failure::Usage(error.to_string()))?
         .common;
     let setup = Setup::for_run(&common)?;
     let inputs = compile::inputs(&args.files)?;
     let linked = setup.link(&inputs)?;
-    let mut rows = own(setup.allocator())?;
+    let Some(allocator) = setup.allocator() else {
+        return Err(Failure::Other(
+            "a map of a dry run has nothing to show".to_owned(),
+        ));
+    };
+    let mut rows = own(allocator)?;
     name_sections(&mut rows, &linked.sections());
     Ok(rows)
 }
@@ -236,7 +252,9 @@ fn of_process(pid: u32) -> Result<Vec<Row>, Failure> {
     let mut snapshot = Vec::new();
     let mut end = 0;
     for line in text.lines() {
-        let Some(region) = parse_line(line, &executable) else { continue };
+        let Some(region) = parse_line(line, &executable) else {
+            continue;
+        };
         if region.range.start() >= LOW {
             break;
         }

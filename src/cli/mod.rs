@@ -73,7 +73,11 @@ pub(crate) fn link_code(failure: &LinkFailure) -> u8 {
             }
         )
     };
-    if failure.errors().iter().any(memory) { 3 } else { 1 }
+    if failure.errors().iter().any(memory) {
+        3
+    } else {
+        1
+    }
 }
 
 /// Prints errors as the contract says, a line each.

@@ -18,7 +18,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         .chain(&args.arguments)
         .map(|argument| argument.as_encoded_bytes().to_vec());
     let arguments = Arguments::new(arguments).map_err(|index| {
-        Failure::Usage(format!("argument {index} holds a NUL byte, which C strings cannot"))
+        Failure::Usage(format!(
+            "argument {index} holds a NUL byte, which C strings cannot"
+        ))
     })?;
     let linked = setup.link(&inputs)?;
     let entry = args.common.entry.as_str();

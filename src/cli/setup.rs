@@ -75,6 +75,14 @@ impl Setup {
         })
     }
 
+    /// The allocator of a link for real.
+    pub(crate) const fn allocator(&self) -> Option<&LowAllocator> {
+        match &self.placer {
+            Placer::Mapped { allocator, .. } => Some(allocator),
+            Placer::DryRun { .. } => None,
+        }
+    }
+
     /// Links `inputs` up to executable memory.
     pub(crate) fn link<'d>(&'d self, inputs: &'d [Input]) -> Result<Linked<'d>, Failure> {
         let mut link = Link::read(inputs, &self.options)?;
@@ -87,7 +95,10 @@ impl Setup {
         let linked = link.place(&self.placer)?.relocate()?.protect()?;
         if let Some(seed) = self.seed
             && linked.regions().any(|region| {
-                !matches!(region.certificate.step, Step::Draw | Step::FirstFit | Step::Fixed)
+                !matches!(
+                    region.certificate.step,
+                    Step::Draw | Step::FirstFit | Step::Fixed
+                )
             })
         {
             eprintln!(

@@ -41,7 +41,9 @@ pub(crate) fn sections(linked: &Linked<'_>) -> String {
         "section", "address", "size"
     );
     for section in &sections {
-        let Some(region) = &section.region else { continue };
+        let Some(region) = &section.region else {
+            continue;
+        };
         let name = format!("{}({})", section.object, section.section);
         let step = if region.arena {
             "arena".to_owned()

@@ -52,7 +52,12 @@ fn median(mut values: Vec<Duration>) -> u128 {
 impl Timing {
     fn phase_medians(&self) -> [u128; 6] {
         std::array::from_fn(|phase| {
-            median(self.phases.iter().map(|all| durations(all)[phase]).collect())
+            median(
+                self.phases
+                    .iter()
+                    .map(|all| durations(all)[phase])
+                    .collect(),
+            )
         })
     }
 

@@ -12,8 +12,8 @@ use super::far::Key;
 use super::howto::{Check, Formula, Howto, Width, howto, write_field};
 use super::object::{Object, Rela, Section};
 use super::options::Relax;
-use super::symbols::{Definition, to_index};
 use super::relax::{self, Prefix};
+use super::symbols::{Definition, to_index};
 use super::value::{
     ABSOLUTE, CARE, DISCARDED, EXTERNAL, GOT_SYMBOL, IFUNC, TLS, UNRESOLVED, Value, WEAK_ZERO,
 };
@@ -94,11 +94,19 @@ pub(crate) fn apply<const RECORD: bool>(
 ) {
     for rela in &*target.section.relas {
         let f = fields(rela);
-        let value = usize::try_from(f.symbol).ok().and_then(|index| values.get(index));
+        let value = usize::try_from(f.symbol)
+            .ok()
+            .and_then(|index| values.get(index));
         let Some(&value) = value else {
-            out.errors.push(input_error(target, f.offset, format!(
-                "relocation refers to symbol #{}, of {}", f.symbol, values.len()
-            )));
+            out.errors.push(input_error(
+                target,
+                f.offset,
+                format!(
+                    "relocation refers to symbol #{}, of {}",
+                    f.symbol,
+                    values.len()
+                ),
+            ));
             continue;
         };
         let place = target.addr.wrapping_add(f.offset);
@@ -110,13 +118,22 @@ pub(crate) fn apply<const RECORD: bool>(
                     let number = absolute.wrapping_sub(place);
                     (number, Check::Signed.fits(Width::Word, number), Width::Word)
                 }
-                10 => (absolute, Check::Unsigned.fits(Width::Word, absolute), Width::Word),
-                11 => (absolute, Check::Signed.fits(Width::Word, absolute), Width::Word),
+                10 => (
+                    absolute,
+                    Check::Unsigned.fits(Width::Word, absolute),
+                    Width::Word,
+                ),
+                11 => (
+                    absolute,
+                    Check::Signed.fits(Width::Word, absolute),
+                    Width::Word,
+                ),
                 _ => (0, false, Width::None),
             };
             if fits && write_field(bytes, f.offset, width, number) {
                 if RECORD {
-                    out.rows.push(target.row(f, value.addr, place, number, "direct"));
+                    out.rows
+                        .push(target.row(f, value.addr, place, number, "direct"));
                 }
                 continue;
             }
@@ -153,7 +170,14 @@ enum Slow {
 }
 
 impl Target<'_, '_> {
-    pub(crate) fn row(&self, f: Fields, s: u64, place: u64, value: u64, action: &'static str) -> Row {
+    pub(crate) fn row(
+        &self,
+        f: Fields,
+        s: u64,
+        place: u64,
+        value: u64,
+        action: &'static str,
+    ) -> Row {
         Row {
             object: self.object_number,
             section: self.section_number,
@@ -208,10 +232,16 @@ impl Target<'_, '_> {
             _ => {}
         }
         if !field_inside(bytes, f.offset, howto.width) {
-            return Err(Box::new(input_error(self, f.offset, format!(
-                "{} field of {} bytes ends past the section's {} bytes",
-                howto.name, howto.width.bytes(), bytes.len()
-            ))));
+            return Err(Box::new(input_error(
+                self,
+                f.offset,
+                format!(
+                    "{} field of {} bytes ends past the section's {} bytes",
+                    howto.name,
+                    howto.width.bytes(),
+                    bytes.len()
+                ),
+            )));
         }
         if howto.formula == Formula::Tls || value.has(TLS) {
             return Err(Box::new(LinkError::Tls {
@@ -257,19 +287,33 @@ impl Target<'_, '_> {
     /// S, unless the symbol has none.
     fn checked_value(&self, f: Fields, value: Value) -> Result<u64, Box<LinkError>> {
         if value.has(UNRESOLVED) {
-            return Err(Box::new(input_error(self, f.offset, format!(
-                "{} is neither defined nor a global symbol", self.site(f).symbol
-            ))));
+            return Err(Box::new(input_error(
+                self,
+                f.offset,
+                format!(
+                    "{} is neither defined nor a global symbol",
+                    self.site(f).symbol
+                ),
+            )));
         }
         // Frame and exception tables of a dropped function stay behind; linkers give them 0.
-        let tolerant = [&b".eh_frame"[..], b".gcc_except_table", b".stack_sizes", b".ARM.exidx"]
-            .iter()
-            .any(|name| self.section.name.starts_with(name));
+        let tolerant = [
+            &b".eh_frame"[..],
+            b".gcc_except_table",
+            b".stack_sizes",
+            b".ARM.exidx",
+        ]
+        .iter()
+        .any(|name| self.section.name.starts_with(name));
         if value.has(DISCARDED) && !tolerant {
-            return Err(Box::new(input_error(self, f.offset, format!(
-                "{} is in a COMDAT section that another object's copy replaced; the object is inconsistent, compile it anew",
-                self.site(f).symbol
-            ))));
+            return Err(Box::new(input_error(
+                self,
+                f.offset,
+                format!(
+                    "{} is in a COMDAT section that another object's copy replaced; the object is inconsistent, compile it anew",
+                    self.site(f).symbol
+                ),
+            )));
         }
         Ok(value.addr)
     }
@@ -292,8 +336,9 @@ impl Target<'_, '_> {
             && self.section.is_exec()
             && value.flags & (IFUNC | GOT_SYMBOL) == 0
             && let Ok(offset) = usize::try_from(f.offset)
-            && let Some(relaxed) =
-                relax::relax(self.relax, prefix, bytes, offset, value.addr, f.addend, place)
+            && let Some(relaxed) = relax::relax(
+                self.relax, prefix, bytes, offset, value.addr, f.addend, place,
+            )
         {
             return Ok(Slow::Written {
                 s: value.addr,
@@ -333,9 +378,15 @@ impl Target<'_, '_> {
         if write_field(bytes, f.offset, howto.width, number) {
             Ok(())
         } else {
-            Err(Box::new(input_error(self, f.offset, format!(
-                "{} field ends past the section's {} bytes", howto.name, bytes.len()
-            ))))
+            Err(Box::new(input_error(
+                self,
+                f.offset,
+                format!(
+                    "{} field ends past the section's {} bytes",
+                    howto.name,
+                    bytes.len()
+                ),
+            )))
         }
     }
 

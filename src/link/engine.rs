@@ -115,7 +115,11 @@ impl<'d> Link<'d> {
         Ok(link)
     }
 
-    fn read_objects(&mut self, inputs: &'d [Input], errors: &mut Vec<LinkError>) -> Vec<Archive<'d>> {
+    fn read_objects(
+        &mut self,
+        inputs: &'d [Input],
+        errors: &mut Vec<LinkError>,
+    ) -> Vec<Archive<'d>> {
         let mut archives = Vec::new();
         for input in inputs {
             let result = if input.is_archive() {
@@ -199,16 +203,27 @@ impl<'d> Link<'d> {
         };
         let undefined = |definition| definition == Definition::Undefined;
         let list = &mut self.tables.symbols.list;
-        if list.iter().any(|g| undefined(g.definition) && brackets(g.name).is_some()) {
-            let all = self.tables.objects.iter().flat_map(|object| &object.sections);
+        if list
+            .iter()
+            .any(|g| undefined(g.definition) && brackets(g.name).is_some())
+        {
+            let all = self
+                .tables
+                .objects
+                .iter()
+                .flat_map(|object| &object.sections);
             sections.extend(all.filter(|s| s.is_loaded()).map(|section| section.name));
         }
-        for global in list.iter_mut().filter(|global| undefined(global.definition)) {
+        for global in list
+            .iter_mut()
+            .filter(|global| undefined(global.definition))
+        {
             let symbol = match global.name {
                 b"_GLOBAL_OFFSET_TABLE_" => LinkerSymbol::GlobalOffsetTable,
                 b"__dso_handle" => LinkerSymbol::DsoHandle,
                 name => {
-                    let Some(section) = brackets(name).filter(|name| sections.contains(name)) else {
+                    let Some(section) = brackets(name).filter(|name| sections.contains(name))
+                    else {
                         continue;
                     };
                     let cluster = *clusters.entry(section).or_insert_with(|| {

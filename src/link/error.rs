@@ -66,7 +66,9 @@ pub enum LinkError {
         nearest: Option<String>,
     },
     /// Two strong definitions of one name.
-    #[error("{second}: duplicate symbol: {symbol} is also defined in {first}; make one of them weak, static or remove it")]
+    #[error(
+        "{second}: duplicate symbol: {symbol} is also defined in {first}; make one of them weak, static or remove it"
+    )]
     DuplicateSymbol {
         /// Its name.
         symbol: String,

@@ -18,7 +18,7 @@ use super::island::{FarField, FieldKind, FieldRole, instruction_at, size_bound};
 use super::locate::{Starts, is_branch_field};
 use super::options::FarData;
 use super::symbols::{NO_GLOBAL, to_index};
-use super::value::{EXTERNAL, FUNCTION, DATA, GOT_SYMBOL, IFUNC, Value};
+use super::value::{DATA, EXTERNAL, FUNCTION, GOT_SYMBOL, IFUNC, Value};
 
 /// Bytes of a stub.
 pub(crate) const STUB_SIZE: u64 = 16;
@@ -212,12 +212,24 @@ impl Plan {
         if branch || howto.formula == Formula::Stub {
             // A stub stands for the function's start: only a branch to exactly there may take it.
             if branch && f.addend != -4 {
-                return Err(far_error(&target, howto, f, value, "only a branch to the symbol itself can take a stub"));
+                return Err(far_error(
+                    &target,
+                    howto,
+                    f,
+                    value,
+                    "only a branch to the symbol itself can take a stub",
+                ));
             }
             return Ok(Action::Stub(self.need_stub(key, value, item.object)));
         }
         if !value.has(EXTERNAL) {
-            return Err(far_error(&target, howto, f, value, "place the two sections nearer to each other, or compile with -mcmodel=large"));
+            return Err(far_error(
+                &target,
+                howto,
+                f,
+                value,
+                "place the two sections nearer to each other, or compile with -mcmodel=large",
+            ));
         }
         if view.options.far_data == FarData::Error {
             return Err(far_error(&target, howto, f, value, FAR_ADVICE));
@@ -246,7 +258,13 @@ impl Plan {
     ) -> Result<Action, Box<LinkError>> {
         let target = view.target(item.object, item.section);
         let refuse = |why: String| {
-            far_error(&target, howto, f, item.value, &format!("{why}; {FAR_ADVICE}"))
+            far_error(
+                &target,
+                howto,
+                f,
+                item.value,
+                &format!("{why}; {FAR_ADVICE}"),
+            )
         };
         let code = target.section.data;
         let offset = usize::try_from(f.offset).unwrap_or(usize::MAX);
@@ -259,7 +277,9 @@ impl Plan {
         }
         let located = found.map_err(&refuse)?;
         if located.role == FieldRole::Branch {
-            return Err(refuse("a branch beyond the symbol's start cannot take a stub".to_owned()));
+            return Err(refuse(
+                "a branch beyond the symbol's start cannot take a stub".to_owned(),
+            ));
         }
         let kind = match howto.number {
             10 => FieldKind::Abs32,
@@ -292,8 +312,13 @@ impl Plan {
     fn size_islands(&mut self, view: &super::engine::View<'_, '_>, errors: &mut Vec<LinkError>) {
         for island in &mut self.islands {
             let target = view.target(island.object, island.section);
-            let insn = target.section.data.get(island.insn..island.insn + island.len);
-            let ip = target.addr.wrapping_add(u64::try_from(island.insn).unwrap_or(0));
+            let insn = target
+                .section
+                .data
+                .get(island.insn..island.insn + island.len);
+            let ip = target
+                .addr
+                .wrapping_add(u64::try_from(island.insn).unwrap_or(0));
             match size_bound(insn.unwrap_or_default(), ip, &island.fields) {
                 Ok(size) => {
                     island.offset = self.islands_size;
@@ -312,7 +337,6 @@ impl Plan {
             }
         }
     }
-
 }
 
 const FAR_ADVICE: &str = "compile with -fPIC, -mno-direct-extern-access (gcc) or -fno-direct-access-external-data (clang)";

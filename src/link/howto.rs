@@ -290,7 +290,10 @@ mod tests {
             let either_view =
                 (low..=high).contains(&signed) || (low..=high).contains(&i128::from(value));
             if check != Signed {
-                assert_eq!(either_view, fits, "the range in messages agrees: {value:#x}");
+                assert_eq!(
+                    either_view, fits,
+                    "the range in messages agrees: {value:#x}"
+                );
             }
         }
     }

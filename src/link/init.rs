@@ -69,7 +69,11 @@ fn number(name: &[u8], prefix: &[u8]) -> u32 {
 
 /// `.ctors.M` counts the other way round.
 const fn reversed(number: u32) -> u32 {
-    if number >= LAST { LAST } else { 65_535 - number }
+    if number >= LAST {
+        LAST
+    } else {
+        65_535 - number
+    }
 }
 
 /// The array's entries; 0 and -1 mark ends in `.ctors` and stand for nothing elsewhere.

@@ -101,7 +101,10 @@ impl<'d> Archive<'d> {
         let file = ArchiveFile::parse(input.data.as_slice()).map_err(|error| {
             LinkError::object(
                 &input.name,
-                format!("archive of {} bytes: {error}; is it truncated?", input.data.len()),
+                format!(
+                    "archive of {} bytes: {error}; is it truncated?",
+                    input.data.len()
+                ),
             )
         })?;
         if file.is_thin() {
@@ -118,14 +121,23 @@ impl<'d> Archive<'d> {
     }
 
     /// Enters the archive's symbols into `index` under archive number `number`; earlier entries stay.
-    pub(crate) fn index(&self, number: usize, index: &mut ArchiveIndex<'d>) -> Result<(), LinkError> {
+    pub(crate) fn index(
+        &self,
+        number: usize,
+        index: &mut ArchiveIndex<'d>,
+    ) -> Result<(), LinkError> {
         let fail = |error: object::read::Error| {
-            LinkError::object(self.name, format!("symbol index: {error}; run `ranlib` on it"))
+            LinkError::object(
+                self.name,
+                format!("symbol index: {error}; run `ranlib` on it"),
+            )
         };
         if let Some(symbols) = self.file.symbols().map_err(fail)? {
             for symbol in symbols {
                 let symbol = symbol.map_err(fail)?;
-                index.entry(symbol.name()).or_insert((number, symbol.offset()));
+                index
+                    .entry(symbol.name())
+                    .or_insert((number, symbol.offset()));
             }
             return Ok(());
         }
@@ -148,7 +160,10 @@ impl<'d> Archive<'d> {
         let fail = |error: object::read::Error| {
             LinkError::object(
                 self.name,
-                format!("member at offset {:#x}: {error}; is it truncated?", offset.0),
+                format!(
+                    "member at offset {:#x}: {error}; is it truncated?",
+                    offset.0
+                ),
             )
         };
         let member = self.file.member(offset).map_err(fail)?;

@@ -51,9 +51,8 @@ impl Layout {
         options: &LinkOptions,
         dry_run: bool,
     ) -> Result<Self, LinkFailure> {
-        let pins = resolve_pins(tables, options).map_err(|(pin, reason)| {
-            LinkFailure::from(LinkError::object(&pin.file, reason))
-        })?;
+        let pins = resolve_pins(tables, options)
+            .map_err(|(pin, reason)| LinkFailure::from(LinkError::object(&pin.file, reason)))?;
         let mut layout = Self::default();
         if !options.is_fixed() {
             layout.reserve(tables);
@@ -205,7 +204,11 @@ pub(crate) fn advance(
 ) -> Option<u64> {
     const PAGE: u64 = 4096;
     let at = (*cursor)?;
-    let align = if turn { request.align.max(PAGE) } else { request.align };
+    let align = if turn {
+        request.align.max(PAGE)
+    } else {
+        request.align
+    };
     let at = align_up(at, align)?;
     *cursor = Some(at.checked_add(request.size)?);
     Some(at)
@@ -243,28 +246,32 @@ pub(crate) fn resolve_pins<'o>(
                 _ => return Err((pin, "its sections are .got, .stubs and .islands".to_owned())),
             }
         }
-        let object = tables.objects.iter().position(|object| object.name == pin.file);
+        let object = tables
+            .objects
+            .iter()
+            .position(|object| object.name == pin.file);
         let Some(object) = object else {
             return Err((pin, "no object of that name is part of the link".to_owned()));
         };
         let sections = &tables.objects[object].sections;
         let section = match &pin.section {
-            SectionName::Index(index) => {
-                (*index < sections.len()).then_some(*index).ok_or_else(|| {
-                    (pin, format!("has {} sections, no #{index}", sections.len()))
-                })?
-            }
+            SectionName::Index(index) => (*index < sections.len())
+                .then_some(*index)
+                .ok_or_else(|| (pin, format!("has {} sections, no #{index}", sections.len())))?,
             SectionName::Name(name) => {
-                let mut found = sections.iter().enumerate().filter(|(_, section)| {
-                    section.name == name.as_bytes() && section.is_loaded()
-                });
+                let mut found = sections
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, section)| section.name == name.as_bytes() && section.is_loaded());
                 let (index, _) = found
                     .next()
                     .ok_or_else(|| (pin, format!("has no loaded section {name}")))?;
                 if let Some((second, _)) = found.next() {
                     return Err((
                         pin,
-                        format!("section name {name} is ambiguous: #{index} and #{second}; name it by #index"),
+                        format!(
+                            "section name {name} is ambiguous: #{index} and #{second}; name it by #index"
+                        ),
                     ));
                 }
                 index

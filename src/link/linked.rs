@@ -126,7 +126,11 @@ impl Linked<'_> {
 
     /// Contents of a section that is not loaded, relocated as a debugger wants them:
     /// references to dropped code are 0.
-    pub(crate) fn unloaded_bytes(&self, number: usize, index: usize) -> Result<Vec<u8>, LinkFailure> {
+    pub(crate) fn unloaded_bytes(
+        &self,
+        number: usize,
+        index: usize,
+    ) -> Result<Vec<u8>, LinkFailure> {
         let object = &self.tables.objects[number];
         let mut bytes = object.contents_of(index)?;
         let relas = object.relocations_of(index)?;
@@ -162,7 +166,11 @@ impl Linked<'_> {
         };
         let mut out = Outcome::default();
         apply::<false>(&target, &mut bytes, &values, &mut out);
-        match out.errors.into_iter().find(|error| matches!(error, LinkError::Input { .. })) {
+        match out
+            .errors
+            .into_iter()
+            .find(|error| matches!(error, LinkError::Input { .. }))
+        {
             Some(error) => Err(error.into()),
             None => Ok(bytes),
         }
@@ -226,7 +234,14 @@ impl Linked<'_> {
                 None => value.addr,
             };
             let name = String::from_utf8_lossy(global.name).into();
-            exports.insert(name, Export { addr, size, function });
+            exports.insert(
+                name,
+                Export {
+                    addr,
+                    size,
+                    function,
+                },
+            );
         }
         exports
     }

@@ -53,10 +53,9 @@ fn index(object: &Object<'_>) -> HashMap<u32, SectionStarts> {
         let Ok(SymbolPlace::Section(section)) = object.place_of(index, symbol) else {
             continue;
         };
-        let (Ok(section), Ok(value)) = (
-            u32::try_from(section),
-            usize::try_from(symbol.st_value(LE)),
-        ) else {
+        let (Ok(section), Ok(value)) =
+            (u32::try_from(section), usize::try_from(symbol.st_value(LE)))
+        else {
             continue;
         };
         let starts = sections.entry(section).or_default();
@@ -77,7 +76,12 @@ fn index(object: &Object<'_>) -> HashMap<u32, SectionStarts> {
 /// A rip-relative operand cannot be mistaken for one: its ModRM byte, just before the
 /// field, has mod 00 and r/m 101, which e8, e9 and 80..8f have not.
 pub(crate) fn is_branch_field(code: &[u8], offset: usize) -> bool {
-    let byte = |back: usize| offset.checked_sub(back).and_then(|at| code.get(at)).copied();
+    let byte = |back: usize| {
+        offset
+            .checked_sub(back)
+            .and_then(|at| code.get(at))
+            .copied()
+    };
     match (byte(2), byte(1)) {
         (_, Some(0xe8 | 0xe9)) => true,
         (Some(0x0f), Some(second)) => second & 0xf0 == 0x80,

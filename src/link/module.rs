@@ -87,7 +87,11 @@ impl Module {
     /// If `F` is not as big as a pointer.
     #[must_use]
     pub unsafe fn function<F: Copy>(&self, name: &str) -> Option<F> {
-        assert_eq!(size_of::<F>(), size_of::<usize>(), "F must be a function pointer type");
+        assert_eq!(
+            size_of::<F>(),
+            size_of::<usize>(),
+            "F must be a function pointer type"
+        );
         let export = self.symbol(name).filter(|export| export.function)?;
         let addr = low2g_platform::to_usize(export.addr);
         // SAFETY: the caller vouches that F is a function pointer type for this address.
@@ -156,7 +160,9 @@ impl Module {
     /// As [`Module::call_main`]; runs whatever the objects hold, in this thread.
     pub unsafe fn run_main(mut self, entry: &str, args: &Arguments) -> Result<c_int, PlaceError> {
         let main = self.symbol(entry).filter(|export| export.function);
-        let main = main.expect("the caller checked that the entry is a function").addr;
+        let main = main
+            .expect("the caller checked that the entry is a function")
+            .addr;
         let mut constructors = std::mem::take(&mut self.init.init);
         // SAFETY: the caller runs the objects' code.
         unsafe { self.initialise(args) }?;
@@ -216,7 +222,11 @@ type InitFunction = extern "C" fn(c_int, *const *const c_char, *const *const c_c
 /// # Safety
 /// `F` must be a function pointer type that fits the code at `addr`.
 unsafe fn function_at<F: Copy>(addr: u64) -> F {
-    assert_eq!(size_of::<F>(), size_of::<usize>(), "a function pointer type");
+    assert_eq!(
+        size_of::<F>(),
+        size_of::<usize>(),
+        "a function pointer type"
+    );
     let addr = low2g_platform::to_usize(addr);
     // SAFETY: the caller vouches for F.
     unsafe { std::mem::transmute_copy::<usize, F>(&addr) }

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use object::elf::{self, Rela64, Sym64};
-use object::endian::{LittleEndian as LE, U32, U64, I64};
+use object::endian::{I64, LittleEndian as LE, U32, U64};
 use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym as _, SymbolTable};
 use object::read::{SectionIndex, SymbolIndex};
 
@@ -106,9 +106,12 @@ impl<'d> Object<'d> {
     pub(crate) fn read(name: String, data: &'d [u8]) -> Result<Self, LinkError> {
         let fail = |reason: String| LinkError::object(&name, reason);
         let header = check_header(data).map_err(fail)?;
-        let table = header
-            .sections(LE, data)
-            .map_err(|error| fail(format!("section table of a {}-byte file: {error}", data.len())))?;
+        let table = header.sections(LE, data).map_err(|error| {
+            fail(format!(
+                "section table of a {}-byte file: {error}",
+                data.len()
+            ))
+        })?;
         let symbols = table
             .symbols(LE, data, elf::SHT_SYMTAB)
             .map_err(|error| fail(format!("symbol table: {error}")))?;
@@ -230,10 +233,13 @@ impl<'d> Object<'d> {
             return Ok(());
         }
         let symbol_index = SymbolIndex(usize::try_from(header.sh_info(LE)).unwrap_or(usize::MAX));
-        let symbol = self
-            .symbols
-            .symbol(symbol_index)
-            .map_err(|_| fail(format!("signature is symbol #{}, of {}", symbol_index.0, self.symbols.len())))?;
+        let symbol = self.symbols.symbol(symbol_index).map_err(|_| {
+            fail(format!(
+                "signature is symbol #{}, of {}",
+                symbol_index.0,
+                self.symbols.len()
+            ))
+        })?;
         let mut signature = self
             .symbols
             .symbol_name(LE, symbol)
@@ -274,7 +280,9 @@ impl<'d> Object<'d> {
             ));
         };
         if !crels.is_rela() {
-            return Err(fail("is SHT_CREL without addends; x86-64 needs them".to_owned()));
+            return Err(fail(
+                "is SHT_CREL without addends; x86-64 needs them".to_owned(),
+            ));
         }
         let mut relas = Vec::new();
         for crel in crels {
@@ -389,9 +397,13 @@ impl<'d> Object<'d> {
 
     /// Refuses objects that hold a compiler's intermediate code and no machine code.
     pub(crate) fn refuse_lto(&self) -> Result<(), LinkError> {
-        let slim = self.sections.iter().any(|section| section.name.starts_with(b".gnu.lto_"))
+        let slim = self
+            .sections
+            .iter()
+            .any(|section| section.name.starts_with(b".gnu.lto_"))
             && self.symbols().iter().any(|symbol| {
-                self.symbol_name(symbol).is_ok_and(|name| name == b"__gnu_lto_slim")
+                self.symbol_name(symbol)
+                    .is_ok_and(|name| name == b"__gnu_lto_slim")
             });
         if slim {
             return Err(self.fail(
@@ -412,7 +424,11 @@ fn check_header(data: &[u8]) -> Result<&Header, String> {
         return Err("is LLVM bitcode, not machine code; compile without -flto".to_owned());
     }
     if !data.starts_with(b"\x7fELF") {
-        let head: Vec<String> = data.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let head: Vec<String> = data
+            .iter()
+            .take(4)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         return Err(format!(
             "is not an ELF file ({} bytes, begins with [{}]); give relocatable objects (.o), archives (.a) or C sources (.c)",
             data.len(),
@@ -426,7 +442,12 @@ fn check_header(data: &[u8]) -> Result<&Header, String> {
                 "is ELF of class {class} and byte order {order}; x86-64 needs class 2 (64-bit) and order 1 (little-endian)"
             ));
         }
-        _ => return Err(format!("ends after {} bytes, inside the ELF header", data.len())),
+        _ => {
+            return Err(format!(
+                "ends after {} bytes, inside the ELF header",
+                data.len()
+            ));
+        }
     }
     let header = Header::parse(data)
         .map_err(|error| format!("{error} ({} bytes); is the file truncated?", data.len()))?;
@@ -440,9 +461,13 @@ fn check_header(data: &[u8]) -> Result<&Header, String> {
     match header.e_type(LE) {
         elf::ET_REL => Ok(header),
         elf::ET_DYN => Err(
-            "is a shared library or position-independent executable; give libraries with -l".to_owned(),
+            "is a shared library or position-independent executable; give libraries with -l"
+                .to_owned(),
         ),
         elf::ET_EXEC => Err("is a linked executable; give relocatable objects (.o)".to_owned()),
-        other => Err(format!("is ELF of type {}, not a relocatable object (1)", other.0)),
+        other => Err(format!(
+            "is ELF of type {}, not a relocatable object (1)",
+            other.0
+        )),
     }
 }

@@ -42,7 +42,9 @@ impl std::str::FromStr for FarData {
         match text {
             "island" => Ok(Self::Island),
             "error" => Ok(Self::Error),
-            other => Err(format!("far data handling {other} is none of island, error")),
+            other => Err(format!(
+                "far data handling {other} is none of island, error"
+            )),
         }
     }
 }

@@ -87,18 +87,20 @@ pub(crate) fn relax(
 }
 
 /// `call`/`jmp *slot(%rip)` to a direct branch.
-fn branch(
-    code: &mut [u8],
-    offset: usize,
-    modrm: u8,
-    symbol: u64,
-    place: u64,
-) -> Option<Relaxed> {
+fn branch(code: &mut [u8], offset: usize, modrm: u8, symbol: u64, place: u64) -> Option<Relaxed> {
     let (value, action, field) = match modrm {
         // call: an address-size prefix pads it to the same length.
-        0x15 => (symbol.wrapping_sub(4).wrapping_sub(place), "relax:call", offset),
+        0x15 => (
+            symbol.wrapping_sub(4).wrapping_sub(place),
+            "relax:call",
+            offset,
+        ),
         // jmp: one byte shorter; the field moves down and a nop follows.
-        0x25 => (symbol.wrapping_sub(4).wrapping_sub(place.wrapping_sub(1)), "relax:jmp", offset - 1),
+        0x25 => (
+            symbol.wrapping_sub(4).wrapping_sub(place.wrapping_sub(1)),
+            "relax:jmp",
+            offset - 1,
+        ),
         _ => return None,
     };
     if !Check::Signed.fits(Width::Word, value) {

@@ -210,12 +210,23 @@ impl<'d> Placed<'d> {
 
     /// Gives `.got`, `.stubs` and `.islands` addresses: in the room kept for them if it suffices.
     fn place_own(&mut self) -> Result<(), LinkFailure> {
-        let ifuncs = self.plan.entries.iter().any(|entry| entry.ifunc_slot.is_some());
+        let ifuncs = self
+            .plan
+            .entries
+            .iter()
+            .any(|entry| entry.ifunc_slot.is_some());
         let mut requests = Vec::new();
         let mut numbers = [None; 3];
         // The GOT has an address even if it has no slots: code may compute offsets from it.
-        let sizes = [self.plan.got_size().max(SLOT_SIZE), self.plan.stubs_size(), self.plan.islands_size()];
-        let reserved = self.layout.reserved.map(|(got, stubs)| [Some(got), Some(stubs), None]);
+        let sizes = [
+            self.plan.got_size().max(SLOT_SIZE),
+            self.plan.stubs_size(),
+            self.plan.islands_size(),
+        ];
+        let reserved = self
+            .layout
+            .reserved
+            .map(|(got, stubs)| [Some(got), Some(stubs), None]);
         for (index, name) in [".got", ".stubs", ".islands"].into_iter().enumerate() {
             let kept = reserved.and_then(|kept| kept[index]).filter(|&request| {
                 sizes[index] <= self.memory.slot(request).size && !(index == 0 && ifuncs)
@@ -246,7 +257,9 @@ impl<'d> Placed<'d> {
             .map_err(|error| memory_error(&self.tables, &Layout::default(), error))?;
         self.layout.requests.extend(requests);
         let find = |number: Option<usize>| {
-            number.map_or((usize::MAX, 0), |request| (request, self.memory.slot(request).addr))
+            number.map_or((usize::MAX, 0), |request| {
+                (request, self.memory.slot(request).addr)
+            })
         };
         self.own = Own {
             got: find(numbers[0]),
@@ -294,8 +307,15 @@ impl<'d> Placed<'d> {
         for (number, &entry) in self.plan.stubs.iter().enumerate() {
             let entry = &self.plan.entries[entry];
             let stub = self.stub_addr(u32::try_from(number).expect("counted in u32"));
-            let slot = entry.ifunc_slot.or(entry.slot).map_or(0, |slot| self.slot_addr(slot));
-            let bytes = stub_code(stub, slot, (!entry.value.has(IFUNC)).then_some(entry.value.addr));
+            let slot = entry
+                .ifunc_slot
+                .or(entry.slot)
+                .map_or(0, |slot| self.slot_addr(slot));
+            let bytes = stub_code(
+                stub,
+                slot,
+                (!entry.value.has(IFUNC)).then_some(entry.value.addr),
+            );
             code.extend_from_slice(&bytes.ok_or_else(|| {
                 LinkError::object("low2g", format!(
                     "the stub at {stub:#x} does not reach its GOT slot at {slot:#x}; put .got and .stubs within 2 GiB of each other"
@@ -338,7 +358,11 @@ impl<'d> Placed<'d> {
             return Err(target.unsupported(f, "the psABI defines types 0 to 51"));
         };
         let place = target.addr.wrapping_add(f.offset);
-        let s = if item.value.has(value::GOT_SYMBOL) { got } else { item.value.addr };
+        let s = if item.value.has(value::GOT_SYMBOL) {
+            got
+        } else {
+            item.value.addr
+        };
         let (l, name) = match action {
             Action::Stub(entry) => {
                 let stub = self.plan.entries[entry].stub.unwrap_or(0);
@@ -348,9 +372,9 @@ impl<'d> Placed<'d> {
             Action::Direct | Action::Island => (s, "direct"),
         };
         let slot = match action {
-            Action::Slot(entry) => {
-                self.plan.entries[entry].slot.map_or(0, |slot| self.slot_addr(slot))
-            }
+            Action::Slot(entry) => self.plan.entries[entry]
+                .slot
+                .map_or(0, |slot| self.slot_addr(slot)),
             _ => got,
         };
         let base = match howto.formula {
@@ -395,7 +419,11 @@ impl<'d> Placed<'d> {
                 Ok(built) => built,
                 Err(error) => {
                     let at = u64::try_from(plan.insn).expect("usize fits");
-                    out.errors.push(input_error(&target, at, format!("{error}; compile with -fPIC")));
+                    out.errors.push(input_error(
+                        &target,
+                        at,
+                        format!("{error}; compile with -fPIC"),
+                    ));
                     continue;
                 }
             };
@@ -406,7 +434,8 @@ impl<'d> Placed<'d> {
                     let f = fields(&item.rela);
                     let number = field_at(memory, f);
                     let place = target.addr.wrapping_add(f.offset);
-                    out.rows.push(target.row(f, item.value.addr, place, number, "island"));
+                    out.rows
+                        .push(target.row(f, item.value.addr, place, number, "island"));
                 }
             }
             let start = usize::try_from(plan.offset).unwrap_or(usize::MAX);
@@ -422,7 +451,18 @@ impl<'d> Placed<'d> {
     /// The system refuses; everything is then given back.
     pub fn protect(self) -> Result<Linked<'d>, LinkFailure> {
         let start = Instant::now();
-        let Self { tables, options, mut phases, layout, memory, addrs, globals, plan, own, rows } = self;
+        let Self {
+            tables,
+            options,
+            mut phases,
+            layout,
+            memory,
+            addrs,
+            globals,
+            plan,
+            own,
+            rows,
+        } = self;
         let memory = memory
             .finalize()
             .map_err(|error| memory_error(&tables, &layout, error))?;

@@ -38,7 +38,10 @@ pub fn hex_bytes(bytes: &[u8]) -> String {
 
 /// The whole dump.
 #[derive(Debug, Default, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct Report {
     pub format: &'static str,
     pub status: &'static str,
@@ -59,7 +62,10 @@ pub struct Report {
 
 /// An error.
 #[derive(Debug, Default, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct ErrorRow {
     pub kind: &'static str,
     pub object: String,
@@ -80,7 +86,10 @@ pub struct ErrorRow {
 
 /// An input object.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct ObjectRow {
     pub name: String,
     pub sections: Vec<SectionRow>,
@@ -88,7 +97,10 @@ pub struct ObjectRow {
 
 /// A section of an object.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct SectionRow {
     pub index: usize,
     pub name: String,
@@ -107,7 +119,10 @@ pub struct SectionRow {
 
 /// Pages of one access.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct MemoryRow {
     pub addr: String,
     pub size: u64,
@@ -120,7 +135,10 @@ pub struct MemoryRow {
 
 /// A symbol.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct SymbolRow {
     pub name: String,
     pub addr: String,
@@ -136,7 +154,10 @@ pub struct SymbolRow {
 
 /// A GOT slot as one object uses it.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct GotRow {
     pub object: String,
     pub symbol: String,
@@ -146,7 +167,10 @@ pub struct GotRow {
 
 /// A stub as one object uses it, or an island.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct StubRow {
     pub object: String,
     pub symbol: String,
@@ -160,7 +184,10 @@ pub struct StubRow {
 
 /// Thread-local storage.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct TlsRow {
     pub mode: &'static str,
     pub modid: u64,
@@ -183,7 +210,10 @@ impl Default for TlsRow {
 
 /// How a section's address was chosen.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct PlacementRow {
     pub object: String,
     pub section: String,
@@ -196,7 +226,10 @@ pub struct PlacementRow {
 
 /// A relocation that was applied.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs, reason = "field names are the dump format's, documented there")]
+#[allow(
+    missing_docs,
+    reason = "field names are the dump format's, documented there"
+)]
 pub struct RelocationRow {
     pub object: String,
     pub section: String,
@@ -258,13 +291,18 @@ impl ErrorRow {
             ..Self::default()
         };
         let site = match error {
-            LinkError::Overflow { site, value, place, .. } => {
+            LinkError::Overflow {
+                site, value, place, ..
+            } => {
                 row.value = Some(hex(*value));
                 row.place = Some(hex(*place));
                 Some(site)
             }
-            LinkError::UnsupportedRelocation { site, .. } | LinkError::Tls { site, .. } => Some(site),
-            LinkError::UndefinedSymbol { symbol, .. } | LinkError::DuplicateSymbol { symbol, .. } => {
+            LinkError::UnsupportedRelocation { site, .. } | LinkError::Tls { site, .. } => {
+                Some(site)
+            }
+            LinkError::UndefinedSymbol { symbol, .. }
+            | LinkError::DuplicateSymbol { symbol, .. } => {
                 row.symbol = Some(symbol.clone());
                 None
             }
@@ -322,10 +360,12 @@ fn section_row(
     Ok(SectionRow {
         index,
         name: section.display_name(),
-        addr: section.placed.map(|placed| hex(linked.addrs[to_index(placed)])),
-        size: bytes
-            .as_ref()
-            .map_or(section.size, |bytes| low2g_platform::to_u64(bytes.len() / 2)),
+        addr: section
+            .placed
+            .map(|placed| hex(linked.addrs[to_index(placed)])),
+        size: bytes.as_ref().map_or(section.size, |bytes| {
+            low2g_platform::to_u64(bytes.len() / 2)
+        }),
         align: object.section_align(index),
         flags: hex(section.flags),
         alloc,
@@ -400,8 +440,18 @@ fn symbols(linked: &Linked<'_>) -> Vec<SymbolRow> {
     for (id, global) in linked.tables.symbols.list.iter().enumerate() {
         rows.extend(global_row(linked, id, global));
     }
-    if linked.tables.symbols.find(b"_GLOBAL_OFFSET_TABLE_").is_none() {
-        rows.push(plain_row("_GLOBAL_OFFSET_TABLE_", linked.own.got.1, "low2g", "defined"));
+    if linked
+        .tables
+        .symbols
+        .find(b"_GLOBAL_OFFSET_TABLE_")
+        .is_none()
+    {
+        rows.push(plain_row(
+            "_GLOBAL_OFFSET_TABLE_",
+            linked.own.got.1,
+            "low2g",
+            "defined",
+        ));
     }
     rows
 }
@@ -472,7 +522,12 @@ fn global_row(
             row.kind_of = type_name(raw.st_type().0);
             row.kind = kind_of(value);
         }
-        Definition::Common { object, symbol, size, .. } => {
+        Definition::Common {
+            object,
+            symbol,
+            size,
+            ..
+        } => {
             let owner = &linked.tables.objects[to_index(object)];
             row.object = definition_place(owner, to_index(symbol)).object;
             row.size = size;
@@ -569,7 +624,9 @@ fn stubs(linked: &Linked<'_>) -> Vec<StubRow> {
     for island in &linked.plan.islands {
         let object = &linked.tables.objects[to_index(island.object)];
         let section = &object.sections[to_index(island.section)];
-        let start = section.placed.map_or(0, |placed| linked.addrs[to_index(placed)]);
+        let start = section
+            .placed
+            .map_or(0, |placed| linked.addrs[to_index(placed)]);
         for item in &island.relocations {
             let symbol = super::apply::fields(&item.rela).symbol;
             rows.push(StubRow {
@@ -625,10 +682,8 @@ fn relocations(linked: &Linked<'_>) -> Vec<RelocationRow> {
             object: object.name.clone(),
             section: object.sections[to_index(row.section)].display_name(),
             offset: row.offset,
-            r_type: super::howto(row.r_type).map_or_else(
-                || row.r_type.to_string(),
-                |howto| howto.name.to_owned(),
-            ),
+            r_type: super::howto(row.r_type)
+                .map_or_else(|| row.r_type.to_string(), |howto| howto.name.to_owned()),
             symbol: object.symbol_display(to_index(row.symbol)),
             addend: row.addend,
             place: hex(row.place),

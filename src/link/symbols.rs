@@ -22,9 +22,17 @@ pub(crate) const NO_GLOBAL: u32 = u32::MAX;
 pub(crate) enum Definition {
     Undefined,
     /// In an object's section, or an absolute number.
-    Object { object: u32, symbol: u32 },
+    Object {
+        object: u32,
+        symbol: u32,
+    },
     /// Tentative: the link allots `size` bytes.
-    Common { object: u32, symbol: u32, size: u64, align: u64 },
+    Common {
+        object: u32,
+        symbol: u32,
+        size: u64,
+        align: u64,
+    },
     /// Outside of the objects.
     External(ExternalSymbol),
     /// Weakly referenced and nowhere defined: 0.
@@ -98,7 +106,10 @@ impl<'d> Symbols<'d> {
         let global = &mut self.list[to_index(id)];
         if !global.needed {
             global.needed = true;
-            if matches!(global.definition, Definition::Undefined | Definition::Common { .. }) {
+            if matches!(
+                global.definition,
+                Definition::Undefined | Definition::Common { .. }
+            ) {
                 self.pending.push(id);
             }
         }
@@ -167,9 +178,7 @@ impl<'d> Symbols<'d> {
                             global.weak = weak;
                             global.unique = unique;
                         }
-                        std::cmp::Ordering::Equal
-                            if !weak && !(unique && global.unique) =>
-                        {
+                        std::cmp::Ordering::Equal if !weak && !(unique && global.unique) => {
                             let first = global.definition;
                             if let Some(error) = clash(objects, first, object, index, name) {
                                 errors.push(error);
@@ -209,21 +218,36 @@ fn stricter(old: u8, new: u8) -> u8 {
     }
 }
 
-fn merge_common(
-    global: &mut Global<'_>,
-    object: u32,
-    symbol: u32,
-    raw: &super::object::Symbol,
-) {
+fn merge_common(global: &mut Global<'_>, object: u32, symbol: u32, raw: &super::object::Symbol) {
     // st_value of a common symbol is its alignment.
     let (mut size, mut align) = (raw.st_size(LE), raw.st_value(LE).max(1));
-    if let Definition::Common { size: other, align: other_align, object: o, symbol: s } = global.definition {
-        let (keep_object, keep_symbol) = if size > other { (object, symbol) } else { (o, s) };
+    if let Definition::Common {
+        size: other,
+        align: other_align,
+        object: o,
+        symbol: s,
+    } = global.definition
+    {
+        let (keep_object, keep_symbol) = if size > other {
+            (object, symbol)
+        } else {
+            (o, s)
+        };
         size = size.max(other);
         align = align.max(other_align);
-        global.definition = Definition::Common { object: keep_object, symbol: keep_symbol, size, align };
+        global.definition = Definition::Common {
+            object: keep_object,
+            symbol: keep_symbol,
+            size,
+            align,
+        };
     } else if rank(global) < 2 {
-        global.definition = Definition::Common { object, symbol, size, align };
+        global.definition = Definition::Common {
+            object,
+            symbol,
+            size,
+            align,
+        };
         global.weak = false;
     }
 }
@@ -242,7 +266,10 @@ fn clash(
         Some(object) => (object, to_index(symbol)),
         None => (second, to_index(symbol)),
     };
-    let (old, new) = (first_object.symbols().get(first_index)?, second.symbols().get(index)?);
+    let (old, new) = (
+        first_object.symbols().get(first_index)?,
+        second.symbols().get(index)?,
+    );
     let absolute = |symbol: &super::object::Symbol| symbol.st_shndx(LE) == elf::SHN_ABS;
     if absolute(old) && absolute(new) && old.st_value(LE) == new.st_value(LE) {
         return None;

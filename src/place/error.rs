@@ -17,7 +17,9 @@ pub enum PlaceError {
         source: AllocError,
     },
     /// A dry run's window has no room.
-    #[error("{size} bytes aligned to {align} do not fit into the window {window}; the largest free stretch has {largest} bytes")]
+    #[error(
+        "{size} bytes aligned to {align} do not fit into the window {window}; the largest free stretch has {largest} bytes"
+    )]
     WindowFull {
         /// Index of a request in the region.
         index: usize,
@@ -41,7 +43,9 @@ pub enum PlaceError {
         other: AddrRange,
     },
     /// Sections of different access were given addresses in one page.
-    #[error("the page of {range} would be both {first} and {second}; put sections of different access at least {page_size} bytes apart, or use --dry-run")]
+    #[error(
+        "the page of {range} would be both {first} and {second}; put sections of different access at least {page_size} bytes apart, or use --dry-run"
+    )]
     SharedPage {
         /// Index of the request.
         index: usize,

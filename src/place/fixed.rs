@@ -31,7 +31,11 @@ pub(super) fn runs(requests: &[SectionRequest], page: u64) -> Result<Vec<FixedRu
     for (index, request) in requests.iter().enumerate() {
         let Some(at) = request.at else { continue };
         if at % request.align != 0 {
-            return Err(PlaceError::Misaligned { index, at, align: request.align });
+            return Err(PlaceError::Misaligned {
+                index,
+                at,
+                align: request.align,
+            });
         }
         let range = AddrRange::at(at, request.size).ok_or(PlaceError::TooBig {
             index,
@@ -55,7 +59,11 @@ pub(super) fn runs(requests: &[SectionRequest], page: u64) -> Result<Vec<FixedRu
     let mut runs: Vec<FixedRun> = Vec::new();
     for (index, range) in placed {
         let request = &requests[index];
-        let too_big = || PlaceError::TooBig { index, at: range.start(), size: request.size };
+        let too_big = || PlaceError::TooBig {
+            index,
+            at: range.start(),
+            size: request.size,
+        };
         let start = align_down(range.start(), page);
         let end = align_up(range.end(), page).ok_or_else(too_big)?;
         let shares = runs.last().is_some_and(|run| start < run.range.end());

@@ -153,7 +153,10 @@ impl InFlight {
 
     /// Sections without bytes get an address that suits them: some region's start.
     fn place_empty(&mut self, requests: &[SectionRequest], first: usize) {
-        let fallback = self.regions.first().map_or(0, |region| region.info.range.start());
+        let fallback = self
+            .regions
+            .first()
+            .map_or(0, |region| region.info.range.start());
         for (slot, request) in self.slots[first..].iter_mut().zip(requests) {
             if request.size == 0 && request.at.is_none() {
                 let fits = |region: &&Region| region.info.range.start() % request.align == 0;
@@ -185,7 +188,11 @@ impl InFlight {
             })?,
         };
         let (range, certificate, mut bytes) = match self.placer.clone() {
-            Placer::Mapped { allocator, reach, min_entropy } => {
+            Placer::Mapped {
+                allocator,
+                reach,
+                min_entropy,
+            } => {
                 let request = MapRequest {
                     size,
                     align: group.align.max(page),
@@ -193,13 +200,21 @@ impl InFlight {
                     at: at.map(AddrRange::start),
                     min_entropy,
                     protection: Protection::ReadWrite,
-                    kind: if group.arena { Kind::Arena } else { Kind::Section },
+                    kind: if group.arena {
+                        Kind::Arena
+                    } else {
+                        Kind::Section
+                    },
                     label: label(group.kind).to_owned(),
                 };
                 let mapping = allocator
                     .map(&request)
                     .map_err(|source| PlaceError::Section { index, source })?;
-                (mapping.range(), mapping.certificate(), Bytes::Mapped(mapping))
+                (
+                    mapping.range(),
+                    mapping.certificate(),
+                    Bytes::Mapped(mapping),
+                )
             }
             Placer::DryRun { window, .. } => {
                 let (range, certificate) = match at {
@@ -238,7 +253,11 @@ impl InFlight {
 
     fn take_exactly(&mut self, index: usize, range: AddrRange) -> Result<AddrRange, PlaceError> {
         if let Some(other) = self.overlap(range) {
-            return Err(PlaceError::Overlap { index, range, other });
+            return Err(PlaceError::Overlap {
+                index,
+                range,
+                other,
+            });
         }
         self.taken.insert(range.start(), range.end());
         Ok(range)
@@ -259,7 +278,11 @@ impl InFlight {
     ) -> Result<(AddrRange, Certificate), PlaceError> {
         let first = align_up(window.start(), align).unwrap_or(u64::MAX);
         let room = window.end().saturating_sub(first);
-        let slots = if room < size { 0 } else { (room - size) / align + 1 };
+        let slots = if room < size {
+            0
+        } else {
+            (room - size) / align + 1
+        };
         for _ in 0..DRY_DRAWS {
             let Some(rng) = self.rng.as_mut().filter(|_| slots > 0) else {
                 break;
@@ -273,7 +296,11 @@ impl InFlight {
             }
         }
         let (mut start, mut largest) = (first, 0);
-        let ends: Vec<(u64, u64)> = self.taken.range(..window.end()).map(|(&s, &e)| (s, e)).collect();
+        let ends: Vec<(u64, u64)> = self
+            .taken
+            .range(..window.end())
+            .map(|(&s, &e)| (s, e))
+            .collect();
         for (taken_start, taken_end) in ends.into_iter().chain([(window.end(), u64::MAX)]) {
             let free = taken_start.min(window.end()).saturating_sub(start);
             largest = largest.max(free);
@@ -285,7 +312,13 @@ impl InFlight {
             }
             start = start.max(align_up(taken_end, align).unwrap_or(u64::MAX));
         }
-        Err(PlaceError::WindowFull { index, size, align, window, largest })
+        Err(PlaceError::WindowFull {
+            index,
+            size,
+            align,
+            window,
+            largest,
+        })
     }
 
     /// Address, size and region of section `index`.
@@ -414,7 +447,9 @@ impl Finalized {
             Bytes::Mapped(mapping) => mapping.read(range),
             Bytes::Buffer(buffer) => {
                 let start = to_usize(range.start() - region.info.range.start());
-                buffer.get(start..start + to_usize(range.len())).map(<[u8]>::to_vec)
+                buffer
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
             }
             Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
         }
@@ -459,4 +494,3 @@ fn dry_certificate(step: Step, free_slots: u64) -> Certificate {
         seeded: true,
     }
 }
-

@@ -15,7 +15,9 @@ use tables::{Found, Tables};
 
 /// A library that the dynamic linker would not open.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot open library {name}: {reason}; give a path or the soname of an installed library (libz.so.1)")]
+#[error(
+    "cannot open library {name}: {reason}; give a path or the soname of an installed library (libz.so.1)"
+)]
 pub struct LibraryError {
     /// As given.
     pub name: String,
@@ -156,10 +158,7 @@ unsafe extern "C" {
         argument: *mut c_void,
         dso: *mut c_void,
     ) -> c_int;
-    fn __cxa_at_quick_exit(
-        function: unsafe extern "C" fn(*mut c_void),
-        dso: *mut c_void,
-    ) -> c_int;
+    fn __cxa_at_quick_exit(function: unsafe extern "C" fn(*mut c_void), dso: *mut c_void) -> c_int;
     fn __register_atfork(
         prepare: Option<unsafe extern "C" fn()>,
         parent: Option<unsafe extern "C" fn()>,

@@ -78,8 +78,8 @@ impl Tables {
         let mut with_hash = self.libraries.iter().filter(|library| library.hash != 0);
         with_hash.find_map(|library| {
             library.each(name, hash, &mut |symbol| {
-                let here = library.base.wrapping_add(symbol.value) == addr
-                    || symbol.section == SHN_ABS;
+                let here =
+                    library.base.wrapping_add(symbol.value) == addr || symbol.section == SHN_ABS;
                 let (kind, matches) = match symbol.info & 15 {
                     STT_GNU_IFUNC => (ExternalKind::Function, true),
                     STT_TLS => (ExternalKind::Tls, true),
@@ -114,8 +114,12 @@ impl Library {
         visit: &mut dyn FnMut(RawSymbol) -> Option<Found>,
     ) -> Option<Found> {
         let word = |index: u64| -> u32 { read(self.hash + 4 * index) };
-        let (buckets, first, bloom_words, shift) =
-            (u64::from(word(0)), u64::from(word(1)), u64::from(word(2)), word(3));
+        let (buckets, first, bloom_words, shift) = (
+            u64::from(word(0)),
+            u64::from(word(1)),
+            u64::from(word(2)),
+            word(3),
+        );
         if buckets == 0 || bloom_words == 0 {
             return None;
         }
@@ -151,7 +155,9 @@ impl Library {
     /// Whether the string at `offset` of the string table is `name`.
     fn name_is(&self, offset: u32, name: &[u8]) -> bool {
         let start = self.strings + u64::from(offset);
-        (start..).zip(name).all(|(at, &byte)| read::<u8>(at) == byte)
+        (start..)
+            .zip(name)
+            .all(|(at, &byte)| read::<u8>(at) == byte)
             && read::<u8>(start + low2g_platform::to_u64(name.len())) == 0
     }
 }
@@ -194,7 +200,8 @@ unsafe extern "C" fn collect(
     // SAFETY: `of_process` passed a Tables and does not touch it meanwhile.
     let tables = unsafe { &mut *data.cast::<Tables>() };
     // SAFETY: dlpi_phdr points at dlpi_phnum program headers.
-    let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let headers =
+        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
     let mut library = Library {
         base: info.dlpi_addr,
         ..Library::default()
@@ -220,7 +227,11 @@ impl Library {
         while at + 16 <= end {
             let (tag, value): (u64, u64) = (read(at), read(at + 8));
             // glibc has relocated these addresses; others (the vDSO, musl) leave them relative.
-            let addr = if value < self.base { value + self.base } else { value };
+            let addr = if value < self.base {
+                value + self.base
+            } else {
+                value
+            };
             match tag {
                 0 => break,
                 5 => self.strings = addr,

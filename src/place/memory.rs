@@ -210,6 +210,10 @@ impl InFlight {
                 let mapping = allocator
                     .map(&request)
                     .map_err(|source| PlaceError::Section { index, source })?;
+                if !group.zero_fill {
+                    // One call instead of a fault a page. It is advice: without it, pages come at first touch.
+                    let _ = allocator.platform().populate(mapping.range());
+                }
                 (
                     mapping.range(),
                     mapping.certificate(),

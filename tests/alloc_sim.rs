@@ -639,3 +639,52 @@ fn snapshot_tiles_and_marks_ours() {
         ]
     );
 }
+
+#[test]
+fn first_fit_fills_the_window() {
+    let sim = simulated(SimOptions {
+        max_map_count: 1 << 20,
+        ..SimOptions::default()
+    });
+    let builder = LowAllocator::builder().platform(Arc::clone(&sim) as _);
+    let builder = builder
+        .placement(Placement::FirstFit)
+        .reach(Reach::TwoGibFull);
+    let low = builder.floor(64 << 10).build().expect("a low window");
+    let request = MapRequest::new(MIB);
+    let mut held = Vec::new();
+    let error = loop {
+        match low.map(&request) {
+            Ok(mapping) => held.push(mapping),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, AllocError::Exhausted { .. }), "{error}");
+    // All but the 64 KiB below the floor, the anchor page and less than one block.
+    assert_eq!(held.len(), 2047);
+    assert!(low.statistics().surveys <= 40, "{:?}", low.statistics());
+    drop(held);
+    assert!(leaked(&sim).is_empty());
+}
+
+#[test]
+fn brk_room_is_the_callers_if_given() {
+    let sim = simulated(SimOptions {
+        low: LowMemory::NonPie { brk: BRK },
+        ..SimOptions::default()
+    });
+    for room in [0, 16 * PAGE, 512 * MIB] {
+        let builder = LowAllocator::builder().platform(Arc::clone(&sim) as _);
+        let low = builder.placement(Placement::FirstFit).brk_room(room);
+        let low = low
+            .reach(Reach::Range(range(BRK, 1024 * MIB)))
+            .build()
+            .expect("addresses");
+        let first = low
+            .map(&MapRequest::new(PAGE))
+            .expect("room")
+            .range()
+            .start();
+        assert_eq!(first, BRK_ROOM.0 + room);
+    }
+}

@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! - the taken ranges do not overlap and none is empty;
-//! - what is ours is never forgotten by a survey, only by [`Space::remove`];
+//! - what is ours is never forgotten by a survey, only by its removal;
 //! - every cached slot count equals a recount over the gaps.
 //!
 //! Insertion, removal and look-up take O(log n); the number of possible starts

@@ -8,12 +8,14 @@ use low2g_platform::{AddrRange, Protection, to_usize};
 
 use crate::alloc::allocator::{LowAllocator, MapRequest, whole_pages};
 use crate::alloc::certificate::Certificate;
-use crate::alloc::claim::{Source, Want};
+use crate::alloc::claim::Want;
 use crate::alloc::error::AllocError;
+use crate::alloc::exact::Source;
 use crate::alloc::mapping::Mapping;
 use crate::alloc::policy::Placement;
-use crate::alloc::slots::{Arena, Class, Pick, Picked, Slots, slot_size};
+use crate::alloc::slots::{Pick, Slots, slot_size};
 use crate::alloc::space::{Kind, Owned};
+use crate::alloc::tier::{Arena, Class, Picked};
 
 /// Largest slot in bytes; what needs more has a mapping of its own.
 const MAX_SLOT: u64 = 32 << 10;

@@ -6,10 +6,11 @@
 //!   clear for brk and stacks (unless the caller named that very address);
 //! - the number of moves is bounded (see `policy`).
 
-use low2g_platform::{AddrRange, Backing, ClaimError, Protection, align_up};
+use low2g_platform::{AddrRange, ClaimError, Protection};
 
 use crate::alloc::certificate::{Certificate, Step};
 use crate::alloc::error::AllocError;
+use crate::alloc::exact::{Exactness, Source, claim_at, trim};
 use crate::alloc::pages::{Pages, State, hard_error};
 use crate::alloc::policy::{FreeSpace, Placement, Progress, Proposal};
 use crate::alloc::snapshot;
@@ -28,22 +29,6 @@ pub(crate) struct Want<'a> {
     pub(crate) min_entropy: f64,
     pub(crate) source: Source<'a>,
     pub(crate) owned: Owned,
-}
-
-/// Where the pages come from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Source<'a> {
-    /// Fresh private ones.
-    Private(Protection),
-    /// All of a backing.
-    View(&'a dyn Backing, Protection),
-}
-
-impl Source<'_> {
-    /// Whether there is only one way to claim it.
-    const fn is_view(self) -> bool {
-        matches!(self, Self::View(..))
-    }
 }
 
 /// One request on its way.
@@ -319,75 +304,6 @@ impl Claim<'_> {
             holders: Vec::new(),
         }
     }
-}
-
-/// How a range was had.
-enum Exactness {
-    /// By an exact claim.
-    Claimed,
-    /// By a hint that the system followed.
-    Hinted,
-}
-
-/// Claims exactly `range`: by an exact claim, or where those do not exist by a hint.
-fn claim_at(
-    pages: &Pages,
-    state: &mut State,
-    range: AddrRange,
-    within: AddrRange,
-    source: Source<'_>,
-) -> Result<Exactness, ClaimError> {
-    let platform = &*pages.platform;
-    let protection = match source {
-        Source::View(backing, protection) => {
-            platform.claim_view_exact(backing, 0, range, protection)?;
-            return Ok(Exactness::Claimed);
-        }
-        Source::Private(protection) => protection,
-    };
-    if state.exact {
-        match platform.claim_exact(range, protection) {
-            Ok(()) => return Ok(Exactness::Claimed),
-            Err(ClaimError::Unsupported { .. }) => state.exact = false,
-            Err(error) => return Err(error),
-        }
-    }
-    let got = platform.claim_hinted(range.start(), range.len(), within, protection)?;
-    if got == range {
-        return Ok(Exactness::Hinted);
-    }
-    match platform.release(got) {
-        Ok(()) => Err(ClaimError::Occupied { range }),
-        Err(refused) => Err(ClaimError::Refused(refused)),
-    }
-}
-
-/// Gives back what of `got` is not needed for a block of `shape`.
-fn trim(pages: &Pages, got: AddrRange, shape: Shape) -> Result<AddrRange, AllocError> {
-    let start = align_up(got.start(), shape.step)
-        .filter(|start| start + shape.size <= got.end())
-        .expect("the claim was made larger by the slack that aligning can cost");
-    let end = start + shape.size;
-    let mut left = got;
-    for (surplus, rest) in [
-        (
-            AddrRange::new(got.start(), start),
-            AddrRange::new(start, got.end()),
-        ),
-        (AddrRange::new(end, got.end()), AddrRange::new(start, end)),
-    ] {
-        let surplus = surplus.expect("the block lies inside what was got");
-        if surplus.is_empty() {
-            continue;
-        }
-        if let Err(error) = pages.platform.release(surplus) {
-            // A split was refused; without one, all of it can go.
-            pages.platform.release(left)?;
-            return Err(error.into());
-        }
-        left = rest.expect("the block lies inside what was got");
-    }
-    Ok(AddrRange::new(start, end).expect("sizes are not negative"))
 }
 
 /// Enters a claim into the map and the statistics.

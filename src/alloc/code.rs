@@ -23,8 +23,9 @@ use crate::alloc::certificate::Certificate;
 use crate::alloc::code_arena::MAX_SLOT;
 use crate::alloc::error::AllocError;
 use crate::alloc::mapping::Mapping;
-use crate::alloc::slots::{Picked, slot_size};
+use crate::alloc::slots::slot_size;
 use crate::alloc::space::Kind;
+use crate::alloc::tier::Picked;
 
 /// The x86 breakpoint instruction: what a freed slot holds.
 const INT3: u8 = 0xcc;

@@ -11,12 +11,14 @@ use low2g_platform::{AddrRange, Backing, PlatformError, Protection, align_down};
 use crate::alloc::allocator::LowAllocator;
 use crate::alloc::block::part;
 use crate::alloc::certificate::Certificate;
-use crate::alloc::claim::{Source, Want};
+use crate::alloc::claim::Want;
 use crate::alloc::error::AllocError;
+use crate::alloc::exact::Source;
 use crate::alloc::pages::Pages;
 use crate::alloc::policy::Placement;
-use crate::alloc::slots::{Arena, Class, Picked, Slots};
+use crate::alloc::slots::Slots;
 use crate::alloc::space::{Kind, Owned};
+use crate::alloc::tier::{Arena, Class, Picked};
 
 /// Largest slot in bytes; larger code has an arena to itself.
 pub(crate) const MAX_SLOT: u64 = 4 << 10;

@@ -18,6 +18,7 @@
 
 pub mod allocator;
 pub mod block;
+pub mod builder;
 pub mod certificate;
 pub mod code;
 pub mod error;
@@ -31,11 +32,14 @@ pub mod statistics;
 
 mod claim;
 mod code_arena;
+mod exact;
 mod pages;
 mod slots;
+mod tier;
 
-pub use allocator::{Builder, LowAllocator, MapRequest};
+pub use allocator::{LowAllocator, MapRequest};
 pub use block::LowBlock;
+pub use builder::Builder;
 pub use certificate::{Certificate, Step};
 pub use code::{CodeBlock, CodeViews, PublishedCode};
 pub use error::{AllocError, HeldBy};

@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! - the taken ranges do not overlap and none is empty;
-//! - what is ours is never forgotten by a survey, only by [`Space::remove`];
+//! - what is ours is never forgotten by a survey, only by its removal;
 //! - every cached slot count equals a recount over the gaps.
 //!
 //! Insertion, removal and look-up take O(log n); the number of possible starts
@@ -304,4 +304,78 @@ impl Space {
 /// A range whose ends are known to be in order.
 fn whole(start: u64, end: u64) -> AddrRange {
     AddrRange::new(start, end).expect("taken ranges do not overlap")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    fn page_range(start: u64, pages: u64) -> AddrRange {
+        AddrRange::at(start * PAGE, pages * PAGE).expect("small numbers")
+    }
+
+    /// Every cached count and first fit equals a recount, whatever was done before.
+    #[test]
+    fn counts_follow_changes() {
+        let shapes: Vec<Shape> = [
+            (1, 1, 0, 600),
+            (16, 1, 10, 500),
+            (3, 4, 33, 401),
+            (40, 32, 0, 600),
+        ]
+        .map(|(size, step, start, end)| Shape {
+            size: size * PAGE,
+            step: step * PAGE,
+            window: page_range(start, end - start),
+        })
+        .into();
+        let mut space = Space::default();
+        let mut number = 1_u64;
+        let mut dice = |bound: u64| {
+            number = number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (number >> 33) % bound
+        };
+        for _ in 0..3_000 {
+            let range = page_range(dice(640), 1 + dice(12));
+            if space.is_free(range) && dice(3) > 0 {
+                space.insert(range, Owner::Others);
+            } else if dice(40) == 0 {
+                let found = [
+                    (page_range(dice(300), 50), Owner::Others),
+                    (page_range(400, 9), Owner::Room),
+                ];
+                space.replace_others(page_range(dice(200), 350), found.into_iter());
+            } else if dice(10) == 0 {
+                space.forget_others(range);
+            } else {
+                let first = space.taken_in(range).next().map(|(taken, _)| taken.start());
+                first.and_then(|start| space.remove(start));
+            }
+            for shape in &shapes {
+                let is_free =
+                    |start: &u64| space.is_free(page_range(start / PAGE, shape.size / PAGE));
+                let all = shape.starts_in(shape.window);
+                let starts: Vec<u64> = (0..all)
+                    .map(|index| shape.start_at(shape.window, index))
+                    .filter(is_free)
+                    .collect();
+                let count = u64::try_from(starts.len()).expect("64-bit");
+                assert_eq!(space.free_starts(*shape), count, "{shape:?}");
+                assert_eq!(
+                    space.first_free(*shape),
+                    starts.first().copied(),
+                    "{shape:?}"
+                );
+                assert_eq!(
+                    space.nth_free(*shape, count / 2),
+                    starts.get(starts.len() / 2).copied()
+                );
+                assert_eq!(space.nth_free(*shape, count), None);
+            }
+        }
+    }
 }

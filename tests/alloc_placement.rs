@@ -1,0 +1,219 @@
+//! Where the allocator places, on simulated kernels: uniformly, in the last
+//! hole, reproducibly with a seed, and with the bits that its certificates say.
+
+mod alloc_support;
+
+use std::sync::Arc;
+
+use alloc_support::*;
+use low2g::alloc::{
+    AllocError, LowAllocator, LowBlock, MapRequest, Mapping, Placement, Reach, Step, Use,
+};
+use low2g::platform::sim::{LowMemory, SimOptions};
+
+#[test]
+fn one_hole_is_found_wherever_it_is() {
+    for placement in [
+        Placement::Randomized,
+        Placement::FirstFit,
+        Placement::Kernel,
+    ] {
+        for pages in [1, 16, 5_000] {
+            for position in 0..24_u64 {
+                let len = pages * PAGE;
+                let window = (0x7f00_0000 - (16 * MIB) - len) / PAGE;
+                let start = 16 * MIB + window * position / 23 * PAGE;
+                let hole = range(start, len);
+                let low = LowMemory::Holes(vec![hole]);
+                let sim = simulated(SimOptions {
+                    low,
+                    seed: position,
+                    ..SimOptions::default()
+                });
+                let low = allocator(&sim, placement);
+                let found = low.map(&MapRequest::new(len)).expect("the hole fits");
+                assert_eq!(found.range(), hole, "{placement}");
+                assert_eq!(found.certificate().free_slots, 1);
+                drop(found);
+                let error = low
+                    .map(&MapRequest::new(len + 1))
+                    .expect_err("too large for the hole");
+                let AllocError::Exhausted {
+                    largest_hole,
+                    free,
+                    size,
+                    ref holders,
+                    ..
+                } = error
+                else {
+                    panic!("{error}");
+                };
+                assert_eq!((largest_hole, free, size), (len, len, len + PAGE));
+                assert!(!holders.is_empty(), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn draws_are_uniform() {
+    const BINS: u64 = 4096;
+    const DRAWS: u64 = 200_000;
+    let brk = LowMemory::NonPie { brk: BRK };
+    for (seed, memory) in [(5, LowMemory::Pie), (6, brk)] {
+        let sim = simulated(SimOptions {
+            seed,
+            low: memory,
+            ..SimOptions::default()
+        });
+        let low = allocator(&sim, Placement::Randomized);
+        let kept: Vec<Mapping> = (0..100)
+            .map(|_| low.map(&MapRequest::new(MIB)).expect("room"))
+            .collect();
+        let request = MapRequest::new(16 * PAGE);
+        // The starts that are free, counted from the outside.
+        let snapshot = low.snapshot().expect("maps");
+        let free = snapshot.iter().filter(|region| region.usage == Use::Free);
+        let holes: Vec<(u64, u64)> = free
+            .filter(|region| region.range.len() >= request.size)
+            .map(|region| {
+                (
+                    region.range.start(),
+                    (region.range.len() - request.size) / PAGE + 1,
+                )
+            })
+            .collect();
+        let slots: u64 = holes.iter().map(|(_, starts)| starts).sum();
+        let mut counts = vec![0_u32; usize::try_from(BINS).expect("small")];
+        for _ in 0..DRAWS {
+            let mapping = low.map(&request).expect("room");
+            assert_eq!(mapping.certificate().free_slots, slots);
+            let start = mapping.range().start();
+            let mut index = 0;
+            for (hole, starts) in &holes {
+                if start >= *hole && start < hole + starts * PAGE {
+                    index += (start - hole) / PAGE;
+                    break;
+                }
+                index += starts;
+            }
+            counts[usize::try_from(index * BINS / slots).expect("below the bins")] += 1;
+        }
+        let mut chi_square = 0.0;
+        for (bin, count) in counts.iter().enumerate() {
+            let first = |bin: u64| (bin * slots).div_ceil(BINS);
+            let bin = u64::try_from(bin).expect("small");
+            let in_bin = u32::try_from(first(bin + 1) - first(bin)).expect("small");
+            let all = u32::try_from(slots).expect("small");
+            let expected = 200_000.0 * f64::from(in_bin) / f64::from(all);
+            chi_square += (f64::from(*count) - expected).powi(2) / expected;
+        }
+        // 4,095 degrees of freedom: p = 1e-6 lies at 4,546 (Wilson-Hilferty).
+        assert!(
+            chi_square < 4_546.0,
+            "chi-square {chi_square} for seed {seed}"
+        );
+        drop(kept);
+    }
+}
+
+#[test]
+fn same_seed_same_addresses() {
+    let addresses = |seed| -> Vec<u64> {
+        let sim = simulated(SimOptions::default());
+        let builder = LowAllocator::builder().platform(sim as _).seed(Some(seed));
+        let low = builder.build().expect("a low window");
+        let mappings: Vec<Mapping> = (1..50)
+            .map(|pages| low.map(&MapRequest::new(pages * PAGE)).expect("room"))
+            .collect();
+        let block = low.allocate(40, 8).expect("room");
+        assert!(mappings.iter().all(|mapping| {
+            let certificate = mapping.certificate();
+            certificate.seeded && certificate.entropy_bits < 0.1
+        }));
+        let starts = mappings.iter().map(|mapping| mapping.range().start());
+        starts.chain([block.addr()]).collect()
+    };
+    assert_eq!(addresses(7), addresses(7));
+    assert_ne!(addresses(7), addresses(8));
+}
+
+#[test]
+fn certificates_reach_the_figures() {
+    let sim = simulated(SimOptions::default());
+    let low = allocator(&sim, Placement::Randomized);
+    let live: Vec<Mapping> = (0..512)
+        .map(|_| low.map(&MapRequest::new(64 << 10)).expect("room"))
+        .collect();
+    for mapping in &live {
+        let certificate = mapping.certificate();
+        assert!(certificate.entropy_bits >= 18.9, "{certificate:?}");
+        assert_eq!(certificate.step, Step::Draw);
+    }
+    let blocks: Vec<LowBlock> = (0..5_000)
+        .map(|_| low.allocate(64, 64).expect("room"))
+        .collect();
+    for block in &blocks {
+        let certificate = block.certificate();
+        assert!(certificate.entropy_bits >= 24.0, "{certificate:?}");
+        assert!(certificate.conditional_bits >= 8.0, "{certificate:?}");
+        assert_eq!(certificate.step, Step::Arena);
+    }
+    let request = MapRequest {
+        min_entropy: Some(19.5),
+        ..MapRequest::new(PAGE)
+    };
+    let error = low
+        .map(&request)
+        .expect_err("no window below 2 GiB has so many pages");
+    assert!(matches!(error, AllocError::EntropyTooLow { .. }), "{error}");
+}
+
+#[test]
+fn first_fit_fills_the_window() {
+    let sim = simulated(SimOptions {
+        max_map_count: 1 << 20,
+        ..SimOptions::default()
+    });
+    let builder = LowAllocator::builder().platform(Arc::clone(&sim) as _);
+    let builder = builder
+        .placement(Placement::FirstFit)
+        .reach(Reach::TwoGibFull);
+    let low = builder.floor(64 << 10).build().expect("a low window");
+    let request = MapRequest::new(MIB);
+    let mut held = Vec::new();
+    let error = loop {
+        match low.map(&request) {
+            Ok(mapping) => held.push(mapping),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, AllocError::Exhausted { .. }), "{error}");
+    // All but the 64 KiB below the floor, the anchor page and less than one block.
+    assert_eq!(held.len(), 2047);
+    assert!(low.statistics().surveys <= 40, "{:?}", low.statistics());
+    drop(held);
+    assert!(leaked(&sim).is_empty());
+}
+
+#[test]
+fn brk_room_is_the_callers_if_given() {
+    let sim = simulated(SimOptions {
+        low: LowMemory::NonPie { brk: BRK },
+        ..SimOptions::default()
+    });
+    for room in [0, 16 * PAGE, 512 * MIB] {
+        let builder = LowAllocator::builder().platform(Arc::clone(&sim) as _);
+        let low = builder.placement(Placement::FirstFit).brk_room(room);
+        let low = low
+            .reach(Reach::Range(range(BRK, 1024 * MIB)))
+            .build()
+            .expect("addresses");
+        let first = low
+            .map(&MapRequest::new(PAGE))
+            .expect("room")
+            .range()
+            .start();
+        assert_eq!(first, BRK_ROOM.0 + room);
+    }
+}

@@ -1,0 +1,172 @@
+//! What the allocator's tests on simulated kernels share: systems, an oracle, and a random walk.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(
+    unreachable_pub,
+    reason = "a module of test programs is nobody's interface"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use low2g::alloc::{CodeBlock, LowAllocator, LowBlock, MapRequest, Mapping, Placement};
+use low2g::platform::AddrRange;
+use low2g::platform::linux::LinuxPlatform;
+use low2g::platform::sim::{self, LowMemory, SimLinux, SimOptions};
+
+pub const PAGE: u64 = 4096;
+pub const MIB: u64 = 1 << 20;
+pub const BRK: u64 = 0x1234_5000;
+/// Where the simulated heap ends, and the room that must stay clear above it.
+pub const BRK_ROOM: (u64, u64) = (BRK + 0x2_1000, 128 * MIB);
+
+pub type Sim = Arc<LinuxPlatform<SimLinux>>;
+
+pub fn simulated(options: SimOptions) -> Sim {
+    Arc::new(sim::linux(options))
+}
+
+pub fn allocator(sim: &Sim, placement: Placement) -> LowAllocator {
+    LowAllocator::builder()
+        .platform(Arc::clone(sim) as _)
+        .placement(placement)
+        .build()
+        .expect("the simulated system has a low window")
+}
+
+pub fn range(start: u64, len: u64) -> AddrRange {
+    AddrRange::at(start, len).expect("small numbers")
+}
+
+/// What the backend left mapped, but for its anchor page.
+pub fn leaked(sim: &Sim) -> Vec<AddrRange> {
+    let anchor = sim.anchor();
+    let leaked = sim
+        .kernel()
+        .leaked()
+        .into_iter()
+        .map(|mapping| mapping.range);
+    leaked.filter(|range| Some(*range) != anchor).collect()
+}
+
+/// SplitMix64: the tests' own numbers, apart from the allocator's.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// Something allocated, kept for its drop.
+#[derive(Debug)]
+pub enum Held {
+    Mapping(Mapping),
+    Block(LowBlock),
+    Code(CodeBlock),
+}
+
+/// The live ranges, and the check that a new one is apart from all of them.
+#[derive(Default)]
+pub struct Oracle {
+    live: BTreeMap<u64, (u64, Held)>,
+}
+
+impl Oracle {
+    pub fn admit(
+        &mut self,
+        what: AddrRange,
+        align: u64,
+        window: AddrRange,
+        held: Held,
+        context: &str,
+    ) {
+        assert!(window.encloses(what), "{what} leaves {window}: {context}");
+        assert!(
+            what.start().is_multiple_of(align),
+            "{what} not aligned to {align:#x}: {context}"
+        );
+        let before = self.live.range(..what.end()).next_back();
+        if let Some((start, (end, _))) = before {
+            assert!(
+                *end <= what.start(),
+                "{what} overlaps {start:#x}..{end:#x}: {context}"
+            );
+        }
+        self.live.insert(what.start(), (what.end(), held));
+    }
+
+    pub fn drop_one(&mut self, dice: &mut Dice) {
+        let index = usize::try_from(dice.below(self.live.len() as u64)).expect("64-bit");
+        let start = *self.live.keys().nth(index).expect("below the count");
+        self.live.remove(&start);
+    }
+}
+
+/// Random maps, blocks, code and drops, `operations` of them, against the oracle.
+pub fn exercise(options: SimOptions, placement: Placement, operations: u64, most_live: usize) {
+    let context = format!("seed {} {placement} {:?}", options.seed, options.low);
+    let has_brk = matches!(options.low, LowMemory::NonPie { .. });
+    let mut dice = Dice(options.seed);
+    let sim = simulated(options);
+    let low = allocator(&sim, placement);
+    let mut oracle = Oracle::default();
+    for operation in 0..operations {
+        let context = format!("{context} operation {operation}");
+        if oracle.live.len() >= most_live || (!oracle.live.is_empty() && dice.below(3) == 0) {
+            oracle.drop_one(&mut dice);
+            continue;
+        }
+        let largest = if dice.below(50) == 0 { 25 } else { 14 };
+        let align = 1 << dice.below(largest);
+        let magnitude = 3 + dice.below(16);
+        let size = 1 + dice.below(1 << magnitude);
+        let window = low.window();
+        let (what, held) = match dice.below(3) {
+            0 => {
+                let request = MapRequest {
+                    align,
+                    ..MapRequest::new(size)
+                };
+                let mapping = low
+                    .map(&request)
+                    .unwrap_or_else(|error| panic!("{error}: {context}"));
+                (mapping.range(), Held::Mapping(mapping))
+            }
+            1 => {
+                let block = low
+                    .allocate(size, align)
+                    .unwrap_or_else(|error| panic!("{error}: {context}"));
+                (block.range(), Held::Block(block))
+            }
+            _ => {
+                let code = low
+                    .allocate_code(size, align)
+                    .unwrap_or_else(|error| panic!("{error}: {context}"));
+                (range(code.exec_addr(), code.size()), Held::Code(code))
+            }
+        };
+        if has_brk {
+            assert!(
+                !what.overlaps(range(BRK_ROOM.0, BRK_ROOM.1)),
+                "{what} in brk's room: {context}"
+            );
+        }
+        oracle.admit(what, align, window, held, &context);
+    }
+    let mapped: u64 = leaked(&sim).iter().map(|range| range.len()).sum();
+    assert_eq!(
+        mapped,
+        low.statistics().live_bytes,
+        "the count of bytes drifted: {context}"
+    );
+    drop(oracle);
+    let rest = leaked(&sim);
+    assert!(rest.is_empty(), "still mapped {rest:?}: {context}");
+    assert_eq!(low.statistics().live_mappings, 0);
+    assert_eq!(sim.kernel().open_files(), 0, "{context}");
+}

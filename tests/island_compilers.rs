@@ -11,13 +11,23 @@ const SOURCE: &str = include_str!("island_support/far_data.c");
 fn every_reference_gets_an_island(compiler: &str, at_least: usize) {
     for level in ["-O0", "-O1", "-O2", "-O3", "-Os"] {
         for machine in ["-mtune=generic", "-mavx2", "-mavx512f", "-mno-red-zone"] {
-            let options = [level, machine, "-fno-pic", "-fno-pie", "-mcmodel=small", "-w"];
+            let options = [
+                level,
+                machine,
+                "-fno-pic",
+                "-fno-pie",
+                "-mcmodel=small",
+                "-w",
+            ];
             let Some(texts) = compile(compiler, "c", &options, SOURCE) else {
                 return;
             };
             let mut islands = 0;
             for text in &texts {
-                let far = text.references.iter().filter(|r| r.symbol.starts_with("far"));
+                let far = text
+                    .references
+                    .iter()
+                    .filter(|r| r.symbol.starts_with("far"));
                 for reference in far {
                     let Some((start, len, field)) = text.locate(reference) else {
                         continue;
@@ -31,7 +41,10 @@ fn every_reference_gets_an_island(compiler: &str, at_least: usize) {
                 }
             }
             println!("{compiler} {options:?}: {islands} islands");
-            assert!(islands >= at_least, "{compiler} {options:?}: only {islands} islands");
+            assert!(
+                islands >= at_least,
+                "{compiler} {options:?}: only {islands} islands"
+            );
         }
     }
 }
@@ -44,7 +57,10 @@ fn gcc() {
 #[test]
 fn clang() {
     let found = ["clang", "clang-14", "clang-19"].into_iter().find(|name| {
-        std::process::Command::new(name).arg("--version").output().is_ok()
+        std::process::Command::new(name)
+            .arg("--version")
+            .output()
+            .is_ok()
     });
     match found {
         Some(name) => every_reference_gets_an_island(name, 100),

@@ -51,7 +51,10 @@ fn expand(template: &str) -> Vec<String> {
 
 #[test]
 fn every_form_does_through_an_island_what_it_does_in_place() {
-    let templates = FORMS.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let templates = FORMS
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'));
     let lines: Vec<String> = templates.flat_map(expand).collect();
     let mut source = String::from(".text\n");
     for (i, line) in lines.iter().enumerate() {
@@ -70,7 +73,10 @@ fn every_form_does_through_an_island_what_it_does_in_place() {
     let mut equal = 0;
     'lines: for (i, line) in lines.iter().enumerate() {
         let start = section.starts[i];
-        let end = section.starts.get(i + 1).map_or(section.code.len(), |&end| end);
+        let end = section
+            .starts
+            .get(i + 1)
+            .map_or(section.code.len(), |&end| end);
         let inside = |offset: usize| (start..end).contains(&offset);
         let far: Vec<_> = section
             .references
@@ -83,7 +89,10 @@ fn every_form_does_through_an_island_what_it_does_in_place() {
             })
             .collect();
         assert!(!far.is_empty(), "no far field in {line}");
-        let case = Case { bytes: section.code[start..end].to_vec(), far };
+        let case = Case {
+            bytes: section.code[start..end].to_vec(),
+            far,
+        };
         let mut ran = 0;
         for _ in 0..4 {
             if ran == 2 {
@@ -103,8 +112,16 @@ fn every_form_does_through_an_island_what_it_does_in_place() {
             faults.push(text(&case.bytes));
         }
     }
-    println!("{equal} forms equal, {} not on this processor: {faults:#?}", faults.len());
+    println!(
+        "{equal} forms equal, {} not on this processor: {faults:#?}",
+        faults.len()
+    );
     assert!(equal > 2000, "only {equal} forms ran");
     // AVX and AVX-512 may be missing; nothing else may fault.
-    assert!(faults.iter().all(|f| f.starts_with('v') || f.starts_with('k')), "{faults:#?}");
+    assert!(
+        faults
+            .iter()
+            .all(|f| f.starts_with('v') || f.starts_with('k')),
+        "{faults:#?}"
+    );
 }

@@ -37,11 +37,23 @@ fn narrow_operations_on_a_far_address_are_refused() {
     use FieldKind::{Abs32, Abs32S, PcRel};
     // cmp eax, imm32; movl $imm32, (rax); add ecx, imm32; lea disp(rax), ecx
     assert_eq!(refusal(&[0x3d, 0, 0, 0, 0], 1, Abs32), Refusal::Truncates);
-    assert_eq!(refusal(&[0xc7, 0, 0, 0, 0, 0], 2, Abs32), Refusal::Truncates);
-    assert_eq!(refusal(&[0x81, 0xc1, 0, 0, 0, 0], 2, Abs32), Refusal::Truncates);
-    assert_eq!(refusal(&[0x8d, 0x88, 0, 0, 0, 0], 2, Abs32S), Refusal::Truncates);
+    assert_eq!(
+        refusal(&[0xc7, 0, 0, 0, 0, 0], 2, Abs32),
+        Refusal::Truncates
+    );
+    assert_eq!(
+        refusal(&[0x81, 0xc1, 0, 0, 0, 0], 2, Abs32),
+        Refusal::Truncates
+    );
+    assert_eq!(
+        refusal(&[0x8d, 0x88, 0, 0, 0, 0], 2, Abs32S),
+        Refusal::Truncates
+    );
     // lea disp(rip), ax
-    assert_eq!(refusal(&[0x66, 0x8d, 5, 0, 0, 0, 0], 3, PcRel), Refusal::Truncates);
+    assert_eq!(
+        refusal(&[0x66, 0x8d, 5, 0, 0, 0, 0], 3, PcRel),
+        Refusal::Truncates
+    );
 }
 
 #[test]
@@ -67,14 +79,32 @@ fn offsets_that_are_no_addresses_are_refused() {
 fn stack_and_control_instructions_are_refused() {
     use FieldKind::{Abs32S, PcRel};
     // mov disp(rip), rsp; add $imm, rsp; add disp(rip), rsp; pushw disp(rip)
-    assert_eq!(refusal(&[0x48, 0x8b, 0x25, 0, 0, 0, 0], 3, PcRel), Refusal::StackPointer);
-    assert_eq!(refusal(&[0x48, 0x81, 0xc4, 0, 0, 0, 0], 3, Abs32S), Refusal::StackPointer);
-    assert_eq!(refusal(&[0x48, 3, 0x25, 0, 0, 0, 0], 3, PcRel), Refusal::StackPointer);
-    assert_eq!(refusal(&[0x66, 0xff, 0x35, 0, 0, 0, 0], 3, PcRel), Refusal::StackPointer);
+    assert_eq!(
+        refusal(&[0x48, 0x8b, 0x25, 0, 0, 0, 0], 3, PcRel),
+        Refusal::StackPointer
+    );
+    assert_eq!(
+        refusal(&[0x48, 0x81, 0xc4, 0, 0, 0, 0], 3, Abs32S),
+        Refusal::StackPointer
+    );
+    assert_eq!(
+        refusal(&[0x48, 3, 0x25, 0, 0, 0, 0], 3, PcRel),
+        Refusal::StackPointer
+    );
+    assert_eq!(
+        refusal(&[0x66, 0xff, 0x35, 0, 0, 0, 0], 3, PcRel),
+        Refusal::StackPointer
+    );
     // call rel32; je rel32; ljmp *disp(rip)
     assert_eq!(refusal(&[0xe8, 0, 0, 0, 0], 1, PcRel), Refusal::ControlFlow);
-    assert_eq!(refusal(&[0x0f, 0x84, 0, 0, 0, 0], 2, PcRel), Refusal::ControlFlow);
-    assert_eq!(refusal(&[0xff, 0x2d, 0, 0, 0, 0], 2, PcRel), Refusal::ControlFlow);
+    assert_eq!(
+        refusal(&[0x0f, 0x84, 0, 0, 0, 0], 2, PcRel),
+        Refusal::ControlFlow
+    );
+    assert_eq!(
+        refusal(&[0xff, 0x2d, 0, 0, 0, 0], 2, PcRel),
+        Refusal::ControlFlow
+    );
 }
 
 #[test]
@@ -158,12 +188,18 @@ fn instruction_at_takes_only_exact_fields() {
     let found = at(4).expect("a displacement");
     assert_eq!((found.offset, found.len, found.field), (1, 7, 3));
     assert_eq!(found.role, FieldRole::Displacement);
-    assert_eq!(at(11).expect("a displacement").role, FieldRole::Displacement);
+    assert_eq!(
+        at(11).expect("a displacement").role,
+        FieldRole::Displacement
+    );
     assert_eq!(at(15).expect("an immediate").role, FieldRole::Immediate);
     assert_eq!(at(20).expect("a branch").role, FieldRole::Branch);
     for field in [0, 1, 3, 5, 7, 12, 16, 21] {
         let error = at(field).expect_err("no field there");
-        assert!(matches!(error, IslandError::NoField { .. }), "{field}: {error}");
+        assert!(
+            matches!(error, IslandError::NoField { .. }),
+            "{field}: {error}"
+        );
     }
     assert!(matches!(at(24), Err(IslandError::OutOfCode { .. })));
     let backward = island::instruction_at(&code, PLACE, 5, 4);
@@ -227,7 +263,11 @@ fn a_load_uses_its_own_register_and_no_stack() {
 #[test]
 fn a_moved_call_leaves_the_original_return_address() {
     let island = build(&[0xff, 0x15, 0, 0, 0, 0], 2, FieldKind::PcRel).expect("a call");
-    let states: Vec<_> = island.rows.iter().map(|r| (r.rsp_delta, r.return_pushed)).collect();
+    let states: Vec<_> = island
+        .rows
+        .iter()
+        .map(|r| (r.rsp_delta, r.return_pushed))
+        .collect();
     assert_eq!(states, [(0, false), (-8, false), (-8, true)]);
     // lea PLACE + 6(rip), r11 after the five bytes of lea -8(rsp), rsp
     let distance = 6 - (0x1000 + 5 + 7_i32);

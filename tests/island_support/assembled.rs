@@ -43,7 +43,12 @@ impl Text {
 }
 
 /// Runs `compiler` on `source` and returns its text sections, or nothing where it is missing.
-pub fn compile(compiler: &str, language: &str, options: &[&str], source: &str) -> Option<Vec<Text>> {
+pub fn compile(
+    compiler: &str,
+    language: &str,
+    options: &[&str],
+    source: &str,
+) -> Option<Vec<Text>> {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (input, output) = (dir.path().join("in"), dir.path().join("out.o"));
     std::fs::write(&input, source).expect("source written");

@@ -113,7 +113,12 @@ impl Case {
                 listing(&island, machine.at(island_at)),
             );
             if trap != 0 {
-                check_rows(&island, machine.at(island_at), setup.before.gpr[machine::RSP], &steps);
+                check_rows(
+                    &island,
+                    machine.at(island_at),
+                    setup.before.gpr[machine::RSP],
+                    &steps,
+                );
             }
         }
         Verdict::Equal
@@ -227,7 +232,11 @@ impl Setup {
 
     /// The page that the memory operand lies in.
     fn page(&mut self) -> &mut [u8] {
-        if self.disp_far { &mut self.before.data } else { &mut self.before.near }
+        if self.disp_far {
+            &mut self.before.data
+        } else {
+            &mut self.before.near
+        }
     }
 
     /// Sets base, index and displacement so that the operand lies in its data page.
@@ -242,11 +251,19 @@ impl Setup {
         }
         let unaligned = if rng.below(2) == 0 { rng.below(64) } else { 0 };
         self.in_page = 0x800 + 64 * rng.below(4) as usize + unaligned as usize;
-        let page = if self.disp_far { machine::DATA } else { machine::NEAR };
+        let page = if self.disp_far {
+            machine::DATA
+        } else {
+            machine::NEAR
+        };
         self.address = machine.at(page + self.in_page);
         if index.is_gpr64() {
             // Nothing of a program lies below the red zone; words on the stack are aligned.
-            let words = if base == Register::RSP { rng.below(16) as i64 } else { rng.around(0x80) };
+            let words = if base == Register::RSP {
+                rng.below(16) as i64
+            } else {
+                rng.around(0x80)
+            };
             self.before.gpr[index.number()] = (8 * words) as u64;
         }
         let alone = matches!(base, Register::None | Register::RIP);
@@ -281,7 +298,8 @@ impl Setup {
             self.address = self.before.gpr[machine::RSP]
                 .wrapping_add(displacement)
                 .wrapping_add(scaled);
-            return Some(());
+            let in_stack = self.in_stack(machine);
+            return (in_stack < self.before.stack.len() - 64).then_some(());
         }
         if base == index {
             return None;
@@ -309,7 +327,11 @@ impl Setup {
             Mnemonic::Imul => 1,
             _ => self.immediate.wrapping_add_signed(rng.around(0x200)),
         };
-        let source = if self.insn.mnemonic() == Mnemonic::Imul { 1 } else { 0 };
+        let source = if self.insn.mnemonic() == Mnemonic::Imul {
+            1
+        } else {
+            0
+        };
         if self.insn.op_kind(source) == OpKind::Register {
             let register = self.insn.op_register(source);
             if register == Register::RSP {
@@ -317,10 +339,19 @@ impl Setup {
             } else {
                 self.before.gpr[register.number()] = operand;
             }
-        } else if self.insn.memory_base() != Register::RSP {
+        } else if self.insn.memory_base() != Register::RSP || self.disp_far {
             let at = self.in_page;
             self.page()[at..at + 8].copy_from_slice(&operand.to_le_bytes());
+        } else {
+            let at = self.in_stack(machine);
+            self.before.stack[at..at + 8].copy_from_slice(&operand.to_le_bytes());
         }
+    }
+
+    /// Where an operand based on rsp lies in the stack that is compared.
+    fn in_stack(&self, machine: &Machine) -> usize {
+        let start = machine.at(machine::STACK - machine::RED_ZONE);
+        self.address.wrapping_sub(start) as usize
     }
 
     /// Values for which divisions, bit strings and transfers are defined.
@@ -341,7 +372,9 @@ impl Setup {
                     self.before.gpr[whole.number()] = rng.around(0x400) as u64;
                 }
             }
-            Mnemonic::Cmpxchg if at != 0 && rng.below(2) == 0 && !self.addressing(Register::RAX) => {
+            Mnemonic::Cmpxchg
+                if at != 0 && rng.below(2) == 0 && !self.addressing(Register::RAX) =>
+            {
                 let bytes = self.page()[at..at + 8].try_into().expect("8 bytes");
                 self.before.gpr[0] = u64::from_le_bytes(bytes);
             }
@@ -361,7 +394,11 @@ impl Setup {
     fn translated(&self, machine: &Machine, state: &State, shift: u64) -> State {
         let start = machine.at(machine::DATA);
         let move_word = |word: u64| {
-            if (start..start + PAGE as u64).contains(&word) { word + shift } else { word }
+            if (start..start + PAGE as u64).contains(&word) {
+                word + shift
+            } else {
+                word
+            }
         };
         let move_bytes = |bytes: &mut [u8]| {
             let word = u64::from_le_bytes((&*bytes).try_into().expect("8 bytes"));
@@ -402,7 +439,9 @@ fn difference(wanted: &State, found: &State) -> String {
 }
 
 fn instructions(island: &Island, ip: u64) -> Vec<Instruction> {
-    Decoder::with_ip(64, &island.code, ip, DecoderOptions::NONE).into_iter().collect()
+    Decoder::with_ip(64, &island.code, ip, DecoderOptions::NONE)
+        .into_iter()
+        .collect()
 }
 
 fn listing(island: &Island, ip: u64) -> String {
@@ -417,7 +456,10 @@ fn listing(island: &Island, ip: u64) -> String {
 
 /// Every instruction of the island ran once, with rsp where its row says.
 fn check_rows(island: &Island, ip: u64, rsp: u64, steps: &[(u64, u64)]) {
-    let starts: Vec<u64> = instructions(island, ip).iter().map(Instruction::ip).collect();
+    let starts: Vec<u64> = instructions(island, ip)
+        .iter()
+        .map(Instruction::ip)
+        .collect();
     let ran: Vec<u64> = steps.iter().map(|&(ip, _)| ip).collect();
     assert_eq!(ran, starts, "steps of\n{}", listing(island, ip));
     assert!(island.rows.is_sorted_by(|a, b| a.offset < b.offset));

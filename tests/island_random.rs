@@ -1,6 +1,12 @@
 //! Every instruction with a memory or 32-bit immediate operand that the decoder knows, with
 //! random operands, run natively and through its island. What this processor cannot run
 //! faults natively and is left out; nothing else is.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "random words are cut to the size of an operand on purpose"
+)]
 
 mod island_support;
 

@@ -79,7 +79,11 @@ impl Setup {
         }
         let insn = self.insn;
         let (base, index) = (insn.memory_base(), insn.memory_index());
-        if base.is_gpr32() || index.is_gpr32() || base == Register::EIP {
+        let bits_from_rsp = matches!(
+            insn.mnemonic(),
+            Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+        ) && insn.op1_register().full_register() == Register::RSP;
+        if base.is_gpr32() || index.is_gpr32() || base == Register::EIP || bits_from_rsp {
             return None;
         }
         let unaligned = if rng.below(2) == 0 { rng.below(64) } else { 0 };

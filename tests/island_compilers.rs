@@ -3,8 +3,10 @@
 
 mod island_support;
 
+use std::collections::BTreeMap;
+
 use island_support::assembled::compile;
-use low2g::link::island::{self, JUMP_LEN};
+use low2g::link::island::{self, FarField, JUMP_LEN};
 
 const SOURCE: &str = include_str!("island_support/far_data.c");
 
@@ -28,13 +30,15 @@ fn every_reference_gets_an_island(compiler: &str, at_least: usize) {
                     .references
                     .iter()
                     .filter(|r| r.symbol.starts_with("far"));
-                for reference in far {
-                    let Some((start, len, field)) = text.locate(reference) else {
-                        continue;
-                    };
+                // An instruction may have two far fields.
+                let mut instructions: BTreeMap<(usize, usize), Vec<FarField>> = BTreeMap::new();
+                for (start, len, field) in far.filter_map(|r| text.locate(r)) {
+                    instructions.entry((start, len)).or_default().push(field);
+                }
+                for ((start, len), fields) in instructions {
                     let bytes = &text.code[start..start + len];
                     let ip = 0x1000_0000 + start as u64;
-                    let island = island::build(bytes, ip, &[field], 0x1000_0000 - 0x1000);
+                    let island = island::build(bytes, ip, &fields, 0x1000_0000 - 0x1000);
                     let island = island.unwrap_or_else(|e| panic!("{compiler} {options:?}: {e}"));
                     assert!(len >= JUMP_LEN && !island.code.is_empty());
                     islands += 1;

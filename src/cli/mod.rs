@@ -65,12 +65,12 @@ impl Failure {
 /// 3 if addresses or memory could not be had, else 1.
 pub(crate) fn link_code(failure: &LinkFailure) -> u8 {
     let memory = |error: &LinkError| {
+        let LinkError::Memory { source, .. } = error else {
+            return false;
+        };
         matches!(
-            error,
-            LinkError::Memory {
-                source: PlaceError::Section { .. } | PlaceError::WindowFull { .. },
-                ..
-            }
+            **source,
+            PlaceError::Section { .. } | PlaceError::WindowFull { .. }
         )
     };
     if failure.errors().iter().any(memory) {

@@ -245,7 +245,7 @@ impl Target<'_, '_> {
         }
         if howto.formula == Formula::Tls || value.has(TLS) {
             return Err(Box::new(LinkError::Tls {
-                site: self.site(f),
+                site: Box::new(self.site(f)),
                 reason: "thread-local storage is not served yet; make the variable an ordinary one, or compile with -femulated-tls (clang)".to_owned(),
             }));
         }
@@ -415,7 +415,7 @@ impl Target<'_, '_> {
         advice: &str,
     ) -> Box<LinkError> {
         Box::new(LinkError::Overflow {
-            site: self.site(f),
+            site: Box::new(self.site(f)),
             symbol_addr: s,
             value: number,
             place,
@@ -426,7 +426,7 @@ impl Target<'_, '_> {
 
     pub(crate) fn unsupported(&self, f: Fields, reason: &str) -> Box<LinkError> {
         Box::new(LinkError::UnsupportedRelocation {
-            site: self.site(f),
+            site: Box::new(self.site(f)),
             reason: reason.to_owned(),
         })
     }

@@ -73,7 +73,7 @@ pub enum LinkError {
         /// Its name.
         symbol: String,
         /// The definition that came first.
-        first: Place,
+        first: Box<Place>,
         /// The one that clashes.
         second: Place,
     },
@@ -82,7 +82,7 @@ pub enum LinkError {
         site.at, site.r_type, site.symbol, site.addend, range_text(*.range))]
     Overflow {
         /// The relocation.
-        site: RelocationSite,
+        site: Box<RelocationSite>,
         /// S: the symbol's address.
         symbol_addr: u64,
         /// The value that does not fit, 64-bit two's complement.
@@ -98,7 +98,7 @@ pub enum LinkError {
     #[error("{}: unsupported relocation: {} against {} (addend {}): {reason}", site.at, site.r_type, site.symbol, site.addend)]
     UnsupportedRelocation {
         /// The relocation.
-        site: RelocationSite,
+        site: Box<RelocationSite>,
         /// Why, and what to do.
         reason: String,
     },
@@ -106,7 +106,7 @@ pub enum LinkError {
     #[error("{}: tls: {} against {} (addend {}): {reason}", site.at, site.r_type, site.symbol, site.addend)]
     Tls {
         /// The relocation.
-        site: RelocationSite,
+        site: Box<RelocationSite>,
         /// Why, and what to do.
         reason: String,
     },
@@ -116,7 +116,7 @@ pub enum LinkError {
         /// The section.
         at: Place,
         /// Why.
-        source: PlaceError,
+        source: Box<PlaceError>,
     },
 }
 

@@ -172,7 +172,7 @@ impl<'d> Archive<'d> {
     }
 
     /// All members in order: offset, name to show, bytes.
-    pub(crate) fn members(&self) -> Result<Vec<(ArchiveOffset, String, &'d [u8])>, LinkError> {
+    pub(crate) fn members(&self) -> Result<Vec<Member<'d>>, LinkError> {
         let fail = |error: object::read::Error| {
             LinkError::object(self.name, format!("members: {error}; is it truncated?"))
         };
@@ -191,6 +191,9 @@ impl<'d> Archive<'d> {
         format!("{}({})", self.name, String::from_utf8_lossy(member))
     }
 }
+
+/// A member: offset of its header, name to show, bytes.
+pub(crate) type Member<'d> = (ArchiveOffset, String, &'d [u8]);
 
 /// Symbol name to archive number and member.
 pub(crate) type ArchiveIndex<'d> = HashMap<&'d [u8], (usize, ArchiveOffset)>;

@@ -216,7 +216,7 @@ pub(crate) fn advance(
 
 /// Final access of a section, or why it cannot be had.
 fn kind_of(section: &Section<'_>) -> Result<SectionKind, String> {
-    let write = section.flags & u64::from(elf::SHF_WRITE.0) != 0;
+    let write = section.flags & elf::SHF_WRITE.0 != 0;
     if section.is_exec() && write {
         return Err(format!(
             "section {} is writable and executable; low2g never maps such pages, give code and data sections of their own",

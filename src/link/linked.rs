@@ -14,7 +14,7 @@ use super::far::{Plan, SLOT_SIZE, STUB_SIZE};
 use super::init::InitLists;
 use super::layout::Layout;
 use super::module::{Export, Module, PendingIfunc};
-use super::options::{LinkOptions, Relax};
+use super::options::Relax;
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
 use super::value::{self, Addresses, FUNCTION, IFUNC, TLS, Value};
@@ -23,7 +23,6 @@ use super::value::{self, Addresses, FUNCTION, IFUNC, TLS, Value};
 #[derive(Debug)]
 pub struct Linked<'d> {
     pub(crate) tables: Tables<'d>,
-    pub(crate) options: &'d LinkOptions,
     pub(crate) phases: Phases,
     pub(crate) layout: Layout,
     pub(crate) memory: Finalized,

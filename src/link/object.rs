@@ -39,23 +39,20 @@ pub(crate) struct Section<'d> {
 
 impl Section<'_> {
     pub(crate) fn is_alloc(&self) -> bool {
-        self.flags & u64::from(elf::SHF_ALLOC.0) != 0
+        self.flags & elf::SHF_ALLOC.0 != 0
     }
     pub(crate) fn is_exec(&self) -> bool {
-        self.flags & u64::from(elf::SHF_EXECINSTR.0) != 0
+        self.flags & elf::SHF_EXECINSTR.0 != 0
     }
     pub(crate) fn is_tls(&self) -> bool {
-        self.flags & u64::from(elf::SHF_TLS.0) != 0
+        self.flags & elf::SHF_TLS.0 != 0
     }
     pub(crate) fn is_zero_fill(&self) -> bool {
         self.sh_type == elf::SHT_NOBITS.0
     }
     /// Whether the link gives it memory.
     pub(crate) fn is_loaded(&self) -> bool {
-        self.is_alloc()
-            && !self.discarded
-            && !self.is_tls()
-            && self.flags & u64::from(elf::SHF_EXCLUDE.0) == 0
+        self.is_alloc() && !self.discarded && !self.is_tls() && self.flags & elf::SHF_EXCLUDE.0 == 0
     }
     /// The same section without contents, for passes over other bytes.
     pub(crate) fn shallow(&self) -> Self {
@@ -179,7 +176,7 @@ impl<'d> Object<'d> {
             .table
             .section_name(LE, header)
             .map_err(|error| self.fail(format!("name of section #{}: {error}", index.0)))?;
-        let alloc = header.sh_flags(LE).0 & u64::from(elf::SHF_ALLOC.0) != 0;
+        let alloc = header.sh_flags(LE).0 & elf::SHF_ALLOC.0 != 0;
         let (offset, size) = (header.sh_offset(LE), header.sh_size(LE));
         let mut align = header.sh_addralign(LE).max(1);
         let mut data: &'d [u8] = &[];
@@ -190,7 +187,7 @@ impl<'d> Object<'d> {
                     String::from_utf8_lossy(name)
                 )));
             }
-            if header.sh_flags(LE).0 & u64::from(elf::SHF_COMPRESSED.0) != 0 {
+            if header.sh_flags(LE).0 & elf::SHF_COMPRESSED.0 != 0 {
                 return Err(self.fail(format!(
                     "section {} is both SHF_ALLOC and SHF_COMPRESSED, which the gABI forbids",
                     String::from_utf8_lossy(name)

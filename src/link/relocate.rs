@@ -16,7 +16,7 @@ use super::layout::{Layout, advance, own_pin};
 use super::linked::Linked;
 use super::options::LinkOptions;
 use super::symbols::to_index;
-use super::value::{self, Addresses, DISCARDED, IFUNC, Value};
+use super::value::{self, Addresses, IFUNC, Value};
 
 /// Addresses and requests of what the link adds itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,7 +95,11 @@ fn memory_error(tables: &Tables<'_>, layout: &Layout, error: PlaceError) -> Link
             at.section = format!("COMMON {name}");
         }
     }
-    LinkError::Memory { at, source: error }.into()
+    LinkError::Memory {
+        at,
+        source: Box::new(error),
+    }
+    .into()
 }
 
 impl<'d> Placed<'d> {
@@ -453,7 +457,7 @@ impl<'d> Placed<'d> {
         let start = Instant::now();
         let Self {
             tables,
-            options,
+            options: _,
             mut phases,
             layout,
             memory,
@@ -469,7 +473,6 @@ impl<'d> Placed<'d> {
         phases.protect = start.elapsed();
         Ok(Linked {
             tables,
-            options,
             phases,
             layout,
             memory,
@@ -524,9 +527,4 @@ fn stub_code(stub: u64, slot: u64, target: Option<u64>) -> Option<[u8; 16]> {
         code[10..13].copy_from_slice(&[0x41, 0xff, 0xe3]);
     }
     Some(code)
-}
-
-/// Whether a symbol's value stands for dropped code.
-pub(crate) const fn is_discarded(value: Value) -> bool {
-    value.has(DISCARDED)
 }

@@ -330,7 +330,7 @@ fn objects(linked: &Linked<'_>) -> Result<Vec<ObjectRow>, LinkFailure> {
             addr: Some(hex(linked.own.got.1)),
             size: linked.plan.got_size(),
             align: 8,
-            flags: hex(u64::from(elf::SHF_ALLOC.0) | u64::from(elf::SHF_WRITE.0)),
+            flags: hex(elf::SHF_ALLOC.0 | elf::SHF_WRITE.0),
             alloc: true,
             zero_fill: false,
             discarded: false,

@@ -178,7 +178,7 @@ impl<'d> Symbols<'d> {
                             global.weak = weak;
                             global.unique = unique;
                         }
-                        std::cmp::Ordering::Equal if !weak && !(unique && global.unique) => {
+                        std::cmp::Ordering::Equal if !(weak || unique && global.unique) => {
                             let first = global.definition;
                             if let Some(error) = clash(objects, first, object, index, name) {
                                 errors.push(error);
@@ -276,7 +276,7 @@ fn clash(
     }
     Some(LinkError::DuplicateSymbol {
         symbol: String::from_utf8_lossy(name).into_owned(),
-        first: definition_place(first_object, first_index),
+        first: Box::new(definition_place(first_object, first_index)),
         second: definition_place(second, index),
     })
 }

@@ -30,7 +30,7 @@ pub(super) fn runs(requests: &[SectionRequest], page: u64) -> Result<Vec<FixedRu
     let mut placed: Vec<(usize, AddrRange)> = Vec::new();
     for (index, request) in requests.iter().enumerate() {
         let Some(at) = request.at else { continue };
-        if at % request.align != 0 {
+        if !at.is_multiple_of(request.align) {
             return Err(PlaceError::Misaligned {
                 index,
                 at,

@@ -159,7 +159,8 @@ impl InFlight {
             .map_or(0, |region| region.info.range.start());
         for (slot, request) in self.slots[first..].iter_mut().zip(requests) {
             if request.size == 0 && request.at.is_none() {
-                let fits = |region: &&Region| region.info.range.start() % request.align == 0;
+                let fits =
+                    |region: &&Region| region.info.range.start().is_multiple_of(request.align);
                 let same = |region: &&Region| region.info.kind == request.kind && fits(region);
                 slot.addr = self
                     .regions

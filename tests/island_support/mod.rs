@@ -15,6 +15,7 @@
 pub mod assembled;
 pub mod case;
 pub mod machine;
+mod setup;
 
 /// SplitMix64: small, and the same on every run of one seed.
 pub struct Rng(pub u64);

@@ -139,10 +139,11 @@ impl Library {
             let chained: u32 = read(chain_table + 4 * (index - first));
             if (chained ^ hash) >> 1 == 0 {
                 let symbol: RawSymbol = read(self.symbols + 24 * index);
-                if symbol.section != 0 && self.name_is(symbol.name, name) {
-                    if let Some(found) = visit(symbol) {
-                        return Some(found);
-                    }
+                if symbol.section != 0
+                    && self.name_is(symbol.name, name)
+                    && let Some(found) = visit(symbol)
+                {
+                    return Some(found);
                 }
             }
             if chained & 1 == 1 {

@@ -19,11 +19,18 @@ fn compare(lua: &Program, script: &str, arguments: &[&str], stdin: &[u8]) -> Fin
     let seed = seed();
     let path = support::input("lua").join(script);
     let native = run(
-        Command::new(lua.native()).arg(&path).args(arguments).env("LOW2G_TEST_VALUE", "inherited"),
+        Command::new(lua.native())
+            .arg(&path)
+            .args(arguments)
+            .env("LOW2G_TEST_VALUE", "inherited"),
         stdin,
     );
     let mut command = low2g_on("run", seed, &lua.libraries, lua.paths());
-    command.arg("--").arg(&path).args(arguments).env("LOW2G_TEST_VALUE", "inherited");
+    command
+        .arg("--")
+        .arg(&path)
+        .args(arguments)
+        .env("LOW2G_TEST_VALUE", "inherited");
     let loaded = run(&mut command, stdin);
     assert_same(&format!("{script} with seed {seed}"), &native, &loaded);
     loaded
@@ -31,10 +38,22 @@ fn compare(lua: &Program, script: &str, arguments: &[&str], stdin: &[u8]) -> Fin
 
 #[test]
 fn language() {
-    let ran = compare(&inputs::lua(&[]), "language.lua", &["one", "two words"], b"");
+    let ran = compare(
+        &inputs::lua(&[]),
+        "language.lua",
+        &["one", "two words"],
+        b"",
+    );
     let text = String::from_utf8_lossy(&ran.stdout).into_owned();
-    assert!(text.contains("primes\t17984") && text.ends_with("closing state\n"), "the script did not finish:\n{text}");
-    assert_eq!(ran.status.code(), Some(17), "the script's result is the exit code");
+    assert!(
+        text.contains("primes\t17984") && text.ends_with("closing state\n"),
+        "the script did not finish:\n{text}"
+    );
+    assert_eq!(
+        ran.status.code(),
+        Some(17),
+        "the script's result is the exit code"
+    );
 }
 
 #[test]
@@ -45,8 +64,14 @@ fn library_standard_streams_and_files() {
     let stdin = b"first\n42 0x1p4\nrest\nabcdefgh\nx\ny";
     let ran = compare(&lua, "library.lua", &[folder_name, "9"], stdin);
     let errors = String::from_utf8_lossy(&ran.stderr).into_owned();
-    assert!(errors.contains("to standard error 1 2.5") && errors.contains("Lua warning"), "standard error: {errors}");
-    assert!(ran.stdout.ends_with(b"before exit\n"), "os.exit flushes standard output");
+    assert!(
+        errors.contains("to standard error 1 2.5") && errors.contains("Lua warning"),
+        "standard error: {errors}"
+    );
+    assert!(
+        ran.stdout.ends_with(b"before exit\n"),
+        "os.exit flushes standard output"
+    );
     assert_eq!(ran.status.code(), Some(9), "os.exit gives the exit code");
 }
 
@@ -54,7 +79,10 @@ fn library_standard_streams_and_files() {
 fn uncaught_error_goes_to_standard_error() {
     let ran = compare(&inputs::lua(&[]), "uncaught.lua", &[], b"");
     let errors = String::from_utf8_lossy(&ran.stderr).into_owned();
-    assert!(errors.contains("attempt to index a nil value (field 'missing')"), "standard error: {errors}");
+    assert!(
+        errors.contains("attempt to index a nil value (field 'missing')"),
+        "standard error: {errors}"
+    );
     assert_eq!(ran.status.code(), Some(1));
 }
 

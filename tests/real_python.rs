@@ -15,8 +15,14 @@ use support::inputs::{self, Program, SYSTEM_PYTHON};
 use support::{require, seed};
 
 /// Modules of CPython's package `test`.
-const TESTS: [&str; 6] =
-    ["test_dict", "test_list", "test_struct", "test_generators", "test_exceptions", "test_zlib"];
+const TESTS: [&str; 6] = [
+    "test_dict",
+    "test_list",
+    "test_struct",
+    "test_generators",
+    "test_exceptions",
+    "test_zlib",
+];
 
 fn low2g_python(python: &Program, seed: u64) -> Command {
     let mut command = low2g_on("run", seed, &python.libraries, python.paths());
@@ -27,23 +33,49 @@ fn low2g_python(python: &Program, seed: u64) -> Command {
 
 #[test]
 fn script_gives_what_the_system_interpreter_gives() {
-    let Some(python) = require(inputs::python()) else { return };
+    let Some(python) = require(inputs::python()) else {
+        return;
+    };
     let seed = seed();
     let script = support::input("python_basics.py");
-    let arguments = ["-I".as_ref(), script.as_os_str(), "word".as_ref(), "23".as_ref()];
+    let arguments = [
+        "-I".as_ref(),
+        script.as_os_str(),
+        "word".as_ref(),
+        "23".as_ref(),
+    ];
     let system = run(Command::new(SYSTEM_PYTHON).args(arguments), b"");
     let loaded = run(low2g_python(&python, seed).args(arguments), b"");
-    assert_same(&format!("{} with seed {seed}", script.display()), &system, &loaded);
-    assert_eq!(loaded.status.code(), Some(23), "sys.exit gives the exit code");
+    assert_same(
+        &format!("{} with seed {seed}", script.display()),
+        &system,
+        &loaded,
+    );
+    assert_eq!(
+        loaded.status.code(),
+        Some(23),
+        "sys.exit gives the exit code"
+    );
     let text = String::from_utf8_lossy(&loaded.stdout).into_owned();
-    assert!(text.contains("maximum recursion depth exceeded"), "the script did not finish:\n{text}");
+    assert!(
+        text.contains("maximum recursion depth exceeded"),
+        "the script did not finish:\n{text}"
+    );
 }
 
 /// A command line as an executable file: tests start `sys.executable`.
 fn wrapper(path: PathBuf, command: &Command) -> PathBuf {
-    let quote = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
-    let words: Vec<String> = std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect();
-    fs::write(&path, format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" "))).expect("the folder is ours");
+    let quote =
+        |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(quote)
+        .collect();
+    fs::write(
+        &path,
+        format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" ")),
+    )
+    .expect("the folder is ours");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the file is ours");
     path
 }
@@ -62,15 +94,25 @@ fn run_tests(mut command: Command, executable: &Path) -> support::command::Finis
 
 #[test]
 fn own_tests_give_the_counts_of_the_native_program() {
-    let Some(python) = require(inputs::python()) else { return };
+    let Some(python) = require(inputs::python()) else {
+        return;
+    };
     let seed = seed();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let native_program = python.native();
     let native = run_tests(Command::new(&native_program), &native_program);
     let executable = wrapper(folder.path().join("python"), &low2g_python(&python, seed));
     let loaded = run_tests(low2g_python(&python, seed), &executable);
-    assert_same(&format!("CPython's tests with seed {seed}"), &native, &loaded);
+    assert_same(
+        &format!("CPython's tests with seed {seed}"),
+        &native,
+        &loaded,
+    );
     let text = String::from_utf8_lossy(&loaded.stdout).into_owned();
-    assert_eq!(text.matches("failures 0, errors 0").count(), TESTS.len(), "every module passes:\n{text}");
+    assert_eq!(
+        text.matches("failures 0, errors 0").count(),
+        TESTS.len(),
+        "every module passes:\n{text}"
+    );
     assert!(!text.contains("ran 0"), "a module ran no test:\n{text}");
 }

@@ -22,6 +22,14 @@ fn compress_and_restore() {
     let loaded = run(command.arg("--").arg(&data_seed), b"");
     assert_same(&format!("zlib and zstd with seed {seed}"), &native, &loaded);
     let text = String::from_utf8_lossy(&loaded.stdout).into_owned();
-    assert_eq!(text.matches(", restored").count(), 20, "four kinds of data, five ways:\n{text}");
-    assert_eq!(loaded.status.code(), Some(0), "the driver counts failures:\n{text}");
+    assert_eq!(
+        text.matches(", restored").count(),
+        20,
+        "four kinds of data, five ways:\n{text}"
+    );
+    assert_eq!(
+        loaded.status.code(),
+        Some(0),
+        "the driver counts failures:\n{text}"
+    );
 }

@@ -35,7 +35,9 @@ fn once(name: &str, parts: &[&[u8]], make: impl FnOnce(&Path)) -> PathBuf {
     }
     fs::create_dir_all(&folder).expect("the cache can be written");
     let lock = File::create(folder.join("lock")).expect("the cache can be written");
-    let _held = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).expect("a file can be locked");
+    let _held = Flock::lock(lock, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .expect("a file can be locked");
     if !done.exists() {
         let partial = folder.join(format!("partial-{name}"));
         make(&partial);
@@ -49,8 +51,14 @@ fn read(path: &Path) -> Vec<u8> {
 }
 
 fn succeed(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// The C compiler: `CC`, or cc.
@@ -60,12 +68,26 @@ pub(crate) fn cc() -> OsString {
 
 /// Compiles one C or assembly source; the object is called after it.
 pub(crate) fn object(source: &Path, flags: &[String]) -> PathBuf {
-    let stem = source.file_stem().expect("a source has a name").to_string_lossy();
+    let stem = source
+        .file_stem()
+        .expect("a source has a name")
+        .to_string_lossy();
     let contents = read(source);
     let all_flags = flags.join("\0");
-    once(&format!("{stem}.o"), &[cc().as_encoded_bytes(), all_flags.as_bytes(), &contents], |out| {
-        succeed(Command::new(cc()).args(flags).arg("-c").arg(source).arg("-o").arg(out));
-    })
+    once(
+        &format!("{stem}.o"),
+        &[cc().as_encoded_bytes(), all_flags.as_bytes(), &contents],
+        |out| {
+            succeed(
+                Command::new(cc())
+                    .args(flags)
+                    .arg("-c")
+                    .arg(source)
+                    .arg("-o")
+                    .arg(out),
+            );
+        },
+    )
 }
 
 /// Compiles several sources, two at a time.
@@ -74,7 +96,10 @@ pub(crate) fn objects(sources: &[PathBuf], flags: &[String]) -> Vec<PathBuf> {
     let done = Mutex::new(vec![PathBuf::new(); sources.len()]);
     let work = || {
         loop {
-            let Some((index, source)) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { break };
+            let Some((index, source)) = next.lock().unwrap_or_else(PoisonError::into_inner).next()
+            else {
+                break;
+            };
             let made = object(source, flags);
             done.lock().unwrap_or_else(PoisonError::into_inner)[index] = made;
         }
@@ -90,7 +115,9 @@ pub(crate) fn objects(sources: &[PathBuf], flags: &[String]) -> Vec<PathBuf> {
 pub(crate) fn archive(name: &str, objects: &[PathBuf]) -> PathBuf {
     let contents: Vec<Vec<u8>> = objects.iter().map(|path| read(path)).collect();
     let parts: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
-    once(name, &parts, |out| succeed(Command::new("ar").arg("rcs").arg(out).args(objects)))
+    once(name, &parts, |out| {
+        succeed(Command::new("ar").arg("rcs").arg(out).args(objects))
+    })
 }
 
 /// The same files linked by the system's linker into a program at fixed addresses.
@@ -100,6 +127,13 @@ pub(crate) fn program(name: &str, files: &[PathBuf], flags: &[&str]) -> PathBuf 
     let mut parts: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
     parts.push(all_flags.as_bytes());
     once(name, &parts, |out| {
-        succeed(Command::new(cc()).arg("-no-pie").args(files).args(flags).arg("-o").arg(out));
+        succeed(
+            Command::new(cc())
+                .arg("-no-pie")
+                .args(files)
+                .args(flags)
+                .arg("-o")
+                .arg(out),
+        );
     })
 }

@@ -18,11 +18,15 @@ impl fmt::Debug for Hex {
 impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
-        let digits = text.strip_prefix("0x").ok_or_else(|| de::Error::custom(format!("{text} has no 0x")))?;
+        let digits = text
+            .strip_prefix("0x")
+            .ok_or_else(|| de::Error::custom(format!("{text} has no 0x")))?;
         if digits.contains(|c: char| c.is_ascii_uppercase()) {
             return Err(de::Error::custom(format!("{text} is not in lower case")));
         }
-        u64::from_str_radix(digits, 16).map(Hex).map_err(de::Error::custom)
+        u64::from_str_radix(digits, 16)
+            .map(Hex)
+            .map_err(de::Error::custom)
     }
 }
 
@@ -33,12 +37,19 @@ pub(crate) struct Bytes(pub(crate) Vec<u8>);
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
-        let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        let digit = |c: u8| {
+            char::from(c)
+                .to_digit(16)
+                .and_then(|d| u8::try_from(d).ok())
+        };
         let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
             [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
             _ => None,
         });
-        pairs.collect::<Option<Vec<u8>>>().map(Bytes).ok_or_else(|| de::Error::custom("bytes are pairs of hex digits"))
+        pairs
+            .collect::<Option<Vec<u8>>>()
+            .map(Bytes)
+            .ok_or_else(|| de::Error::custom("bytes are pairs of hex digits"))
     }
 }
 
@@ -148,8 +159,13 @@ impl Dump {
     ///
     /// Where the text is not of the format.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
-        let dump: Self = serde_json::from_slice(text).map_err(|error| format!("the dump: {error}"))?;
-        if dump.format == "low2g-dump/1" { Ok(dump) } else { Err(format!("the dump's format is {}", dump.format)) }
+        let dump: Self =
+            serde_json::from_slice(text).map_err(|error| format!("the dump: {error}"))?;
+        if dump.format == "low2g-dump/1" {
+            Ok(dump)
+        } else {
+            Err(format!("the dump's format is {}", dump.format))
+        }
     }
 
     /// Memory at `addr`, `len` bytes, across rows that follow each other.

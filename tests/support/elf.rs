@@ -53,7 +53,10 @@ pub(crate) fn size(value: u64) -> usize {
 
 fn text(table: &[u8], at: u32) -> String {
     let rest = &table[size(u64::from(at))..];
-    let end = rest.iter().position(|&byte| byte == 0).expect("a string table ends in a null");
+    let end = rest
+        .iter()
+        .position(|&byte| byte == 0)
+        .expect("a string table ends in a null");
     String::from_utf8_lossy(&rest[..end]).into_owned()
 }
 
@@ -117,11 +120,17 @@ pub(crate) struct Elf {
 
 impl Elf {
     pub(crate) fn parse(bytes: Vec<u8>) -> Self {
-        assert!(bytes.starts_with(b"\x7fELF\x02\x01"), "a 64-bit little-endian ELF file");
+        assert!(
+            bytes.starts_with(b"\x7fELF\x02\x01"),
+            "a 64-bit little-endian ELF file"
+        );
         let table = size(xword(&bytes, 0x28));
         let count = usize::from(half(&bytes, 0x3c));
         let names = usize::from(half(&bytes, 0x3e));
-        assert!(count > 0 && names > 0, "sections are counted in the file's header");
+        assert!(
+            count > 0 && names > 0,
+            "sections are counted in the file's header"
+        );
         let mut sections: Vec<Section> = (0..count)
             .map(|index| {
                 let header = table + index * SECTION_SIZE;
@@ -143,13 +152,22 @@ impl Elf {
         for section in &mut sections {
             section.name = text(name_table, word(&bytes, section.header));
         }
-        let mut elf = Self { bytes, sections, symbols: Vec::new(), names };
+        let mut elf = Self {
+            bytes,
+            sections,
+            symbols: Vec::new(),
+            names,
+        };
         elf.symbols = elf.read_symbols();
         elf
     }
 
     fn read_symbols(&self) -> Vec<Symbol> {
-        let Some(table) = self.sections.iter().find(|section| section.kind == SHT_SYMTAB) else {
+        let Some(table) = self
+            .sections
+            .iter()
+            .find(|section| section.kind == SHT_SYMTAB)
+        else {
             return Vec::new();
         };
         let strings = self.contents(size(u64::from(table.link)));
@@ -182,10 +200,13 @@ impl Elf {
 
     /// The relocations that apply to section `index`.
     pub(crate) fn relocations(&self, index: usize) -> Vec<Rela> {
-        let applies = |section: &&Section| section.kind == SHT_RELA && size(u64::from(section.info)) == index;
+        let applies =
+            |section: &&Section| section.kind == SHT_RELA && size(u64::from(section.info)) == index;
         let tables = self.sections.iter().filter(applies);
         tables
-            .flat_map(|table| (size(table.offset)..size(table.offset + table.size)).step_by(RELA_SIZE))
+            .flat_map(|table| {
+                (size(table.offset)..size(table.offset + table.size)).step_by(RELA_SIZE)
+            })
             .map(|entry| Rela {
                 offset: xword(&self.bytes, entry),
                 kind: word(&self.bytes, entry + 8),
@@ -204,7 +225,11 @@ impl Elf {
 /// The members of an archive, or the file itself: names as the dump gives them, and contents.
 pub(crate) fn members(path: &std::path::Path) -> Vec<(String, Vec<u8>)> {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let base = path.file_name().expect("an input has a name").to_string_lossy().into_owned();
+    let base = path
+        .file_name()
+        .expect("an input has a name")
+        .to_string_lossy()
+        .into_owned();
     if !bytes.starts_with(b"!<arch>\n") {
         return vec![(base, bytes)];
     }

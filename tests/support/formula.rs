@@ -11,12 +11,58 @@ use super::elf::size;
 
 /// Names of types 0 to 51 without `R_X86_64_`, by number; the psABI's table.
 const TYPES: [&str; 52] = [
-    "NONE", "64", "PC32", "GOT32", "PLT32", "COPY", "GLOB_DAT", "JUMP_SLOT", "RELATIVE", "GOTPCREL", "32", "32S",
-    "16", "PC16", "8", "PC8", "DTPMOD64", "DTPOFF64", "TPOFF64", "TLSGD", "TLSLD", "DTPOFF32", "GOTTPOFF", "TPOFF32",
-    "PC64", "GOTOFF64", "GOTPC32", "GOT64", "GOTPCREL64", "GOTPC64", "GOTPLT64", "PLTOFF64", "SIZE32", "SIZE64",
-    "GOTPC32_TLSDESC", "TLSDESC_CALL", "TLSDESC", "IRELATIVE", "RELATIVE64", "PC32_BND", "PLT32_BND", "GOTPCRELX",
-    "REX_GOTPCRELX", "CODE_4_GOTPCRELX", "CODE_4_GOTTPOFF", "CODE_4_GOTPC32_TLSDESC", "CODE_5_GOTPCRELX",
-    "CODE_5_GOTTPOFF", "CODE_5_GOTPC32_TLSDESC", "CODE_6_GOTPCRELX", "CODE_6_GOTTPOFF", "CODE_6_GOTPC32_TLSDESC",
+    "NONE",
+    "64",
+    "PC32",
+    "GOT32",
+    "PLT32",
+    "COPY",
+    "GLOB_DAT",
+    "JUMP_SLOT",
+    "RELATIVE",
+    "GOTPCREL",
+    "32",
+    "32S",
+    "16",
+    "PC16",
+    "8",
+    "PC8",
+    "DTPMOD64",
+    "DTPOFF64",
+    "TPOFF64",
+    "TLSGD",
+    "TLSLD",
+    "DTPOFF32",
+    "GOTTPOFF",
+    "TPOFF32",
+    "PC64",
+    "GOTOFF64",
+    "GOTPC32",
+    "GOT64",
+    "GOTPCREL64",
+    "GOTPC64",
+    "GOTPLT64",
+    "PLTOFF64",
+    "SIZE32",
+    "SIZE64",
+    "GOTPC32_TLSDESC",
+    "TLSDESC_CALL",
+    "TLSDESC",
+    "IRELATIVE",
+    "RELATIVE64",
+    "PC32_BND",
+    "PLT32_BND",
+    "GOTPCRELX",
+    "REX_GOTPCRELX",
+    "CODE_4_GOTPCRELX",
+    "CODE_4_GOTTPOFF",
+    "CODE_4_GOTPC32_TLSDESC",
+    "CODE_5_GOTPCRELX",
+    "CODE_5_GOTTPOFF",
+    "CODE_5_GOTPC32_TLSDESC",
+    "CODE_6_GOTPCRELX",
+    "CODE_6_GOTTPOFF",
+    "CODE_6_GOTPC32_TLSDESC",
 ];
 
 /// The psABI's name of a type.
@@ -66,14 +112,14 @@ pub(crate) fn extend(kind: u32, field: &[u8]) -> u64 {
 
 /// A relocation with all its formula needs; addresses and values are 64-bit.
 #[derive(Clone, Debug)]
-pub(crate) struct Field {
+pub(crate) struct Field<'a> {
     pub(crate) kind: u32,
     pub(crate) place: u64,
     pub(crate) symbol_value: u64,
     pub(crate) symbol_size: u64,
     pub(crate) ifunc: bool,
     pub(crate) addend: i64,
-    pub(crate) action: String,
+    pub(crate) action: &'a str,
     /// The field as found in memory, extended.
     pub(crate) value: u64,
 }
@@ -83,8 +129,12 @@ pub(crate) struct Field {
 /// # Errors
 ///
 /// What does not hold.
-pub(crate) fn check(dump: &Dump, field: &Field) -> Result<(), String> {
-    let got = || dump.got_base.map(|base| base.0).ok_or_else(|| "the dump has no got_base".to_owned());
+pub(crate) fn check(dump: &Dump, field: &Field<'_>) -> Result<(), String> {
+    let got = || {
+        dump.got_base
+            .map(|base| base.0)
+            .ok_or_else(|| "the dump has no got_base".to_owned())
+    };
     // What the field says once addend and place are taken away.
     let named = field.value.wrapping_sub(field.addend.cast_unsigned());
     match field.kind {
@@ -96,8 +146,12 @@ pub(crate) fn check(dump: &Dump, field: &Field) -> Result<(), String> {
         31 => stub(dump, field, named.wrapping_add(got()?)),
         32 | 33 => equal("Z", named, field.symbol_size),
         kind if is_plain(kind) => {
-            let target = if is_relative(kind) { named.wrapping_add(field.place) } else { named };
-            match field.action.as_str() {
+            let target = if is_relative(kind) {
+                named.wrapping_add(field.place)
+            } else {
+                named
+            };
+            match field.action {
                 "direct" => equal("S", target, field.symbol_value),
                 "stub" => stub(dump, field, target),
                 other => Err(format!("no formula for the action {other:?}")),
@@ -108,16 +162,27 @@ pub(crate) fn check(dump: &Dump, field: &Field) -> Result<(), String> {
 }
 
 fn equal(what: &str, found: u64, wanted: u64) -> Result<(), String> {
-    if found == wanted { Ok(()) } else { Err(format!("the field names {what} = {found:#x}, it should be {wanted:#x}")) }
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(format!(
+            "the field names {what} = {found:#x}, it should be {wanted:#x}"
+        ))
+    }
 }
 
-fn slot(dump: &Dump, field: &Field, addr: u64) -> Result<(), String> {
+fn slot(dump: &Dump, field: &Field<'_>, addr: u64) -> Result<(), String> {
     let row = dump.got.iter().find(|row| row.addr.0 == addr);
     let row = row.ok_or_else(|| format!("the field names {addr:#x}, no slot of the dump"))?;
     if row.kind != "addr" {
-        return Err(format!("slot {addr:#x} of {} holds a {}", row.symbol, row.kind));
+        return Err(format!(
+            "slot {addr:#x} of {} holds a {}",
+            row.symbol, row.kind
+        ));
     }
-    let held = dump.word(addr).ok_or_else(|| format!("slot {addr:#x} is not in memory"))?;
+    let held = dump
+        .word(addr)
+        .ok_or_else(|| format!("slot {addr:#x} is not in memory"))?;
     if field.ifunc {
         return stub(dump, field, held);
     }
@@ -125,31 +190,51 @@ fn slot(dump: &Dump, field: &Field, addr: u64) -> Result<(), String> {
 }
 
 /// The stub at `addr` must be in the dump, jump to S, and have been needed.
-fn stub(dump: &Dump, field: &Field, addr: u64) -> Result<(), String> {
-    let row = dump.stubs.iter().find(|row| row.addr.0 == addr && row.kind != "island");
+fn stub(dump: &Dump, field: &Field<'_>, addr: u64) -> Result<(), String> {
+    let row = dump
+        .stubs
+        .iter()
+        .find(|row| row.addr.0 == addr && row.kind != "island");
     let row = row.ok_or_else(|| format!("the field names {addr:#x}, no stub of the dump"))?;
     if field.ifunc {
         if row.kind != "ifunc" {
-            return Err(format!("the stub at {addr:#x} is of kind {}, not ifunc", row.kind));
+            return Err(format!(
+                "the stub at {addr:#x} is of kind {}, not ifunc",
+                row.kind
+            ));
         }
         // Its slot is filled when the program runs: only the code can be judged.
         return jump_target(dump, addr).map(drop);
     }
-    let direct = field.symbol_value.wrapping_add(field.addend.cast_unsigned());
-    let direct = if is_relative(field.kind) { direct.wrapping_sub(field.place) } else { direct };
+    let direct = field
+        .symbol_value
+        .wrapping_add(field.addend.cast_unsigned());
+    let direct = if is_relative(field.kind) {
+        direct.wrapping_sub(field.place)
+    } else {
+        direct
+    };
     let kept = size(u64::try_from(width(field.kind)).expect("a width is small"));
     if is_plain(field.kind) && extend(field.kind, &direct.to_le_bytes()[..kept]) == direct {
-        return Err(format!("a stub at {addr:#x}, though {:#x} fits the field", direct));
+        return Err(format!(
+            "a stub at {addr:#x}, though {:#x} fits the field",
+            direct
+        ));
     }
     let reached = jump_target(dump, addr)?;
     if row.target.is_some_and(|target| target.0 != reached) {
-        return Err(format!("the stub at {addr:#x} jumps to {reached:#x}, its row says {:?}", row.target));
+        return Err(format!(
+            "the stub at {addr:#x} jumps to {reached:#x}, its row says {:?}",
+            row.target
+        ));
     }
     equal("a stub jumping to", reached, field.symbol_value)
 }
 
 fn decode(bytes: &[u8], addr: u64) -> impl Iterator<Item = Instruction> {
-    let decoded: Vec<Instruction> = Decoder::with_ip(64, bytes, addr, DecoderOptions::NONE).into_iter().collect();
+    let decoded: Vec<Instruction> = Decoder::with_ip(64, bytes, addr, DecoderOptions::NONE)
+        .into_iter()
+        .collect();
     decoded.into_iter()
 }
 
@@ -163,12 +248,17 @@ fn jump_target(dump: &Dump, addr: u64) -> Result<u64, String> {
     match first.code() {
         Code::Jmp_rm64 if first.is_ip_rel_memory_operand() => {
             let slot = first.ip_rel_memory_address();
-            dump.word(slot).ok_or_else(|| format!("the stub's slot {slot:#x} is not in memory"))
+            dump.word(slot)
+                .ok_or_else(|| format!("the stub's slot {slot:#x} is not in memory"))
         }
         Code::Mov_r64_imm64 => {
             let jump = code.next().ok_or_else(unknown)?;
             let same = jump.code() == Code::Jmp_rm64 && jump.op0_register() == first.op0_register();
-            if same { Ok(first.immediate64()) } else { Err(unknown()) }
+            if same {
+                Ok(first.immediate64())
+            } else {
+                Err(unknown())
+            }
         }
         _ => Err(unknown()),
     }
@@ -181,7 +271,7 @@ pub(crate) struct Moved<'a> {
     pub(crate) place: u64,
     pub(crate) len: usize,
     /// Relocations inside it; `value` is not used.
-    pub(crate) fields: Vec<Field>,
+    pub(crate) fields: Vec<Field<'a>>,
 }
 
 /// The length of the instruction at the start of `code`.
@@ -200,14 +290,23 @@ pub(crate) fn instruction_len(code: &[u8]) -> Option<usize> {
 pub(crate) fn check_island(dump: &Dump, moved: &Moved<'_>) -> Result<(), String> {
     let len = u64::try_from(moved.len).expect("an instruction is short");
     let next = moved.place.wrapping_add(len);
-    let patch = dump.read(moved.place, len).ok_or("the place of a moved instruction is not in memory")?;
+    let patch = dump
+        .read(moved.place, len)
+        .ok_or("the place of a moved instruction is not in memory")?;
     let island = moved.row.addr.0;
-    let jump = decode(&patch, moved.place).next().ok_or("the place of a moved instruction is empty")?;
+    let jump = decode(&patch, moved.place)
+        .next()
+        .ok_or("the place of a moved instruction is empty")?;
     if jump.code() != Code::Jmp_rel32_64 || jump.near_branch_target() != island {
-        return Err(format!("the place of the island at {island:#x} holds {patch:02x?}"));
+        return Err(format!(
+            "the place of the island at {island:#x} holds {patch:02x?}"
+        ));
     }
     if patch[5..].iter().any(|&byte| byte != 0x90) {
-        return Err(format!("after its jump the place holds {:02x?}, not nops", &patch[5..]));
+        return Err(format!(
+            "after its jump the place holds {:02x?}, not nops",
+            &patch[5..]
+        ));
     }
     let window = (1..=160).rev().find_map(|len| dump.read(island, len));
     let window = window.ok_or_else(|| format!("the island at {island:#x} is not in memory"))?;
@@ -218,19 +317,28 @@ pub(crate) fn check_island(dump: &Dump, moved: &Moved<'_>) -> Result<(), String>
             break;
         }
     }
-    if !code.last().is_some_and(|last| last.code() == Code::Jmp_rel32_64 && last.near_branch_target() == next) {
-        return Err(format!("the island at {island:#x} does not come back to {next:#x}: {window:02x?}"));
+    if !code
+        .last()
+        .is_some_and(|last| last.code() == Code::Jmp_rel32_64 && last.near_branch_target() == next)
+    {
+        return Err(format!(
+            "the island at {island:#x} does not come back to {next:#x}: {window:02x?}"
+        ));
     }
     for field in &moved.fields {
         let in_insn = field.place.wrapping_sub(moved.place);
-        let mut wanted = field.symbol_value.wrapping_add(field.addend.cast_unsigned());
+        let mut wanted = field
+            .symbol_value
+            .wrapping_add(field.addend.cast_unsigned());
         if is_relative(field.kind) {
             // The processor counts from the instruction's end, the relocation from its field.
             wanted = wanted.wrapping_add(len.wrapping_sub(in_insn));
         }
         if !code.iter().any(|insn| names(insn, wanted)) {
             let relocation = type_name(field.kind);
-            return Err(format!("the island at {island:#x} never names {wanted:#x} ({relocation}): {window:02x?}"));
+            return Err(format!(
+                "the island at {island:#x} never names {wanted:#x} ({relocation}): {window:02x?}"
+            ));
         }
     }
     Ok(())
@@ -241,7 +349,11 @@ fn names(insn: &Instruction, wanted: u64) -> bool {
     (0..insn.op_count()).any(|operand| match insn.op_kind(operand) {
         OpKind::Memory => {
             let relative = insn.memory_base() == Register::RIP;
-            let addr = if relative { insn.ip_rel_memory_address() } else { insn.memory_displacement64() };
+            let addr = if relative {
+                insn.ip_rel_memory_address()
+            } else {
+                insn.memory_displacement64()
+            };
             addr == wanted
         }
         OpKind::Register => false,

@@ -17,8 +17,22 @@ use std::process::Command;
 use super::elf::{self, Elf};
 
 const OPTIONS: &[&str] = &[
-    "-m", "elf_x86_64", "-static", "-nostdlib", "--no-relax", "--no-gc-sections", "--no-check-sections",
-    "--no-warn-rwx-segments", "--build-id=none", "-z", "norelro", "-z", "noexecstack", "-n", "-e", "0",
+    "-m",
+    "elf_x86_64",
+    "-static",
+    "-nostdlib",
+    "--no-relax",
+    "--no-gc-sections",
+    "--no-check-sections",
+    "--no-warn-rwx-segments",
+    "--build-id=none",
+    "-z",
+    "norelro",
+    "-z",
+    "noexecstack",
+    "-n",
+    "-e",
+    "0",
 ];
 
 /// What ld made of the objects.
@@ -64,7 +78,10 @@ pub(crate) fn link(parts: &[Part<'_>], symbols: &BTreeMap<String, u64>) -> Resul
         writeln!(script, "\"{name}\" = {addr:#x};").expect("a string takes all");
     }
     let mut command = Command::new("ld");
-    command.args(OPTIONS).arg("-T").arg(folder.path().join("script"));
+    command
+        .args(OPTIONS)
+        .arg("-T")
+        .arg(folder.path().join("script"));
     command.arg("-o").arg(folder.path().join("out"));
     for (number, part) in parts.iter().enumerate() {
         let path = folder.path().join(format!("{number}.o"));
@@ -73,24 +90,46 @@ pub(crate) fn link(parts: &[Part<'_>], symbols: &BTreeMap<String, u64>) -> Resul
         for (section, addr) in part.placed.iter().enumerate() {
             if let Some(addr) = addr {
                 let name = unique_name(number, section);
-                writeln!(script, "{name} {addr:#x} : {{ *({name}) }} :none").expect("a string takes all");
+                writeln!(script, "{name} {addr:#x} : {{ *({name}) }} :none")
+                    .expect("a string takes all");
             }
         }
     }
     script.push_str("/DISCARD/ : { *(.note.GNU-stack) *(.gnu.*) }\n}\n");
     write(&folder.path().join("script"), script.as_bytes())?;
-    let output = command.output().map_err(|error| format!("ld does not start: {error}"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("ld does not start: {error}"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        let lines: Vec<&str> = text.lines().filter(|line| !line.contains("not in segment")).take(20).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.contains("not in segment"))
+            .take(20)
+            .collect();
         return Err(format!("ld fails:\n{}", lines.join("\n")));
     }
-    let bytes = std::fs::read(folder.path().join("out")).map_err(|error| format!("ld's output: {error}"))?;
+    let bytes = std::fs::read(folder.path().join("out"))
+        .map_err(|error| format!("ld's output: {error}"))?;
     let elf = Elf::parse(bytes);
-    let by_name = elf.sections.iter().enumerate().map(|(index, section)| (section.name.clone(), index)).collect();
-    let globals = elf.symbols.iter().filter(|symbol| symbol.binding != elf::STB_LOCAL);
-    let globals = globals.map(|symbol| (symbol.name.clone(), symbol.value)).collect();
-    Ok(Linked { by_name, globals, elf })
+    let by_name = elf
+        .sections
+        .iter()
+        .enumerate()
+        .map(|(index, section)| (section.name.clone(), index))
+        .collect();
+    let globals = elf
+        .symbols
+        .iter()
+        .filter(|symbol| symbol.binding != elf::STB_LOCAL);
+    let globals = globals
+        .map(|symbol| (symbol.name.clone(), symbol.value))
+        .collect();
+    Ok(Linked {
+        by_name,
+        globals,
+        elf,
+    })
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
@@ -102,7 +141,8 @@ fn copy(number: usize, part: &Part<'_>) -> Vec<u8> {
     let mut elf = part.elf.clone();
     // A new table of names at the end: the old one, which may be the symbols' too, and ours.
     let table = elf.sections[elf.names].clone();
-    let mut names = elf.bytes[elf::size(table.offset)..elf::size(table.offset + table.size)].to_vec();
+    let mut names =
+        elf.bytes[elf::size(table.offset)..elf::size(table.offset + table.size)].to_vec();
     for index in 0..elf.sections.len() {
         let section = elf.sections[index].clone();
         if !section.has_content() || part.placed[index].is_none() {

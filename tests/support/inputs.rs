@@ -30,7 +30,11 @@ impl Program {
 }
 
 fn flags(more: &[&str]) -> Vec<String> {
-    STATIC_SMALL.iter().chain(more).map(|&flag| flag.to_owned()).collect()
+    STATIC_SMALL
+        .iter()
+        .chain(more)
+        .map(|&flag| flag.to_owned())
+        .collect()
 }
 
 fn include(folder: &Path) -> String {
@@ -38,7 +42,8 @@ fn include(folder: &Path) -> String {
 }
 
 fn c_sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let entries =
+        std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut found: Vec<PathBuf> = entries
         .map(|entry| entry.expect("a folder reads to its end").path())
         .filter(|path| path.extension().is_some_and(|ext| ext == "c" || ext == "S"))
@@ -58,8 +63,16 @@ pub(crate) fn sqlite() -> Program {
         &include(&folder),
     ]);
     // Both at once: the amalgamation takes half a minute.
-    let files = build::objects(&[input("sqlite_driver.c"), folder.join("sqlite3.c")], &options);
-    Program { name: "sqlite", files, libraries: vec!["libm.so.6"], native_flags: vec!["-lm"] }
+    let files = build::objects(
+        &[input("sqlite_driver.c"), folder.join("sqlite3.c")],
+        &options,
+    );
+    Program {
+        name: "sqlite",
+        files,
+        libraries: vec!["libm.so.6"],
+        native_flags: vec!["-lm"],
+    }
 }
 
 /// The folder of Lua 5.4's sources in their package.
@@ -68,7 +81,10 @@ fn lua_sources() -> PathBuf {
     let entries = std::fs::read_dir(package).expect("the package is a folder");
     entries
         .map(|entry| entry.expect("a folder reads to its end").path())
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("lua-5.4")))
+        .find(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("lua-5.4"))
+        })
         .expect("lua-src carries Lua 5.4")
 }
 
@@ -98,12 +114,19 @@ pub(crate) fn compress() -> Program {
         &include(&zlib),
         &include(&zstd),
     ]);
-    let zstd_sources: Vec<PathBuf> =
-        ["common", "compress", "decompress"].iter().flat_map(|part| c_sources(&zstd.join(part))).collect();
+    let zstd_sources: Vec<PathBuf> = ["common", "compress", "decompress"]
+        .iter()
+        .flat_map(|part| c_sources(&zstd.join(part)))
+        .collect();
     let libz = build::archive("libz.a", &build::objects(&c_sources(&zlib), &options));
     let libzstd = build::archive("libzstd.a", &build::objects(&zstd_sources, &options));
     let driver = build::object(&input("compress_driver.c"), &options);
-    Program { name: "compress", files: vec![driver, libz, libzstd], libraries: vec![], native_flags: vec![] }
+    Program {
+        name: "compress",
+        files: vec![driver, libz, libzstd],
+        libraries: vec![],
+        native_flags: vec![],
+    }
 }
 
 /// Debian's static CPython 3.11, as shipped, with a main program.
@@ -115,17 +138,26 @@ pub(crate) fn python() -> Result<Program, String> {
     let archive = Path::new("/usr/lib/python3.11/config-3.11-x86_64-linux-gnu/libpython3.11.a");
     let wanted = [
         (archive, "libpython3.11-dev"),
-        (Path::new("/usr/lib/python3.11/test/test_dict.py"), "libpython3.11-testsuite"),
+        (
+            Path::new("/usr/lib/python3.11/test/test_dict.py"),
+            "libpython3.11-testsuite",
+        ),
         (Path::new(SYSTEM_PYTHON), "python3.11"),
         (Path::new("/usr/include/zlib.h"), "zlib1g-dev"),
         (Path::new("/usr/include/expat.h"), "libexpat1-dev"),
     ];
     if let Some((path, package)) = wanted.iter().find(|(path, _)| !path.exists()) {
-        return Err(format!("{} is not there: install Debian's {package}", path.display()));
+        return Err(format!(
+            "{} is not there: install Debian's {package}",
+            path.display()
+        ));
     }
     Ok(Program {
         name: "python",
-        files: vec![build::object(&input("python_main.c"), &flags(&[])), archive.to_path_buf()],
+        files: vec![
+            build::object(&input("python_main.c"), &flags(&[])),
+            archive.to_path_buf(),
+        ],
         libraries: vec!["libz.so.1", "libexpat.so.1", "libm.so.6"],
         native_flags: vec!["-Wl,-export-dynamic", "-lz", "-lexpat", "-lm"],
     })

@@ -35,7 +35,9 @@ pub(crate) fn require<T>(what: Result<T, String>) -> Option<T> {
 
 /// A file of tests/inputs.
 pub(crate) fn input(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/inputs").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/inputs")
+        .join(name)
 }
 
 /// The seed of this run: `LOW2G_TEST_SEED`, or one drawn from the clock. Printed, so that a

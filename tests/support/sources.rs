@@ -23,14 +23,24 @@ fn read_metadata() -> HashMap<String, PathBuf> {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo starts");
-    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
-    let packages = metadata["packages"].as_array().expect("metadata lists packages");
+    assert!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let packages = metadata["packages"]
+        .as_array()
+        .expect("metadata lists packages");
     packages
         .iter()
         .filter_map(|package| {
             let manifest = Path::new(package["manifest_path"].as_str()?);
-            Some((package["name"].as_str()?.to_owned(), manifest.parent()?.to_path_buf()))
+            Some((
+                package["name"].as_str()?.to_owned(),
+                manifest.parent()?.to_path_buf(),
+            ))
         })
         .collect()
 }

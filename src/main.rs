@@ -1,2 +1,11 @@
 //! The command-line tool.
-fn main() {}
+//!
+//! May use: everything of the library; nothing uses it.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

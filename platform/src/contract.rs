@@ -127,7 +127,7 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
         false
     }
 
-    /// The occupied regions that overlap `within`, ascending, not overlapping, touching
+    /// Replaces `out` by the occupied regions that overlap `within`, clipped to it, ascending, not overlapping, touching
     /// ones possibly merged. It includes the room kept clear for brk and stacks to grow
     /// (as regions of their own with that holder). Names are empty; the fast way.
     ///
@@ -203,7 +203,8 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
     /// Changes the access of whole pages that the caller claimed.
     ///
     /// # Errors
-    /// The system refuses (policy, limits).
+    /// The system refuses (policy, limits). If `range` covers more than one claim, those before
+    /// the one that was refused may have changed.
     fn protect(&self, range: AddrRange, protection: Protection) -> Result<(), PlatformError>;
 
     /// Makes access, place and existence of a claimed range final until the process ends (`mseal`).

@@ -1,13 +1,38 @@
 //! `low2g-platform`: what an operating system must supply to low2g.
 //!
 //! Layers: this crate imports nothing of low2g. [`contract`] is the port
-//! contract, `linux` the backend for Linux, `sim` a simulated kernel with one
+//! contract, [`linux`] the backend for Linux, [`sim`] a simulated kernel with one
 //! personality an operating system, on which the real backends run too.
 
 pub mod contract;
 pub mod error;
+pub mod linux;
 pub mod range;
+pub mod sim;
 
 pub use contract::{Backing, Capabilities, Config, Holder, Platform, Protection, Region};
 pub use error::{ClaimError, NoLowWindow, PlatformError};
 pub use range::{AddrRange, align_down, align_up, to_u64, to_usize};
+
+use std::sync::{Arc, OnceLock};
+
+/// The one place that chooses the operating system.
+mod choice {
+    #[cfg(target_os = "linux")]
+    pub(super) use crate::linux::native;
+    #[cfg(not(target_os = "linux"))]
+    compile_error!("low2g-platform has no backend for this operating system yet");
+}
+
+/// The operating system that this process runs on, probed at the first call and shared after.
+///
+/// # Errors
+/// The system refuses even the probing mappings; the next call tries again.
+pub fn native() -> Result<Arc<dyn Platform>, PlatformError> {
+    static NATIVE: OnceLock<Arc<dyn Platform>> = OnceLock::new();
+    if let Some(platform) = NATIVE.get() {
+        return Ok(Arc::clone(platform));
+    }
+    let platform = Arc::new(choice::native()?);
+    Ok(Arc::clone(NATIVE.get_or_init(|| platform)))
+}

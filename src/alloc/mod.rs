@@ -1,1 +1,47 @@
-//! alloc
+//! The low-address allocator: pages and blocks below 2 GiB (or in any other
+//! [`Reach`]), at random addresses unless asked otherwise.
+//!
+//! This layer may use `low2g_platform` and nothing above it.
+//!
+//! ```text
+//!   LowAllocator --- LowBlock, CodeBlock   data and functions: slots of arenas
+//!        |      \--- Mapping               whole pages: sections, large blocks
+//!      Pages  ------ policy             which addresses to try
+//!        |     \---- claim              tries them, with a bound
+//!        |     \---- space              what is taken, by us and by others
+//!      Platform                         the system, or a simulated one
+//! ```
+//!
+//! Invariants: nothing is ever mapped over what somebody else holds; every
+//! byte lies in the reach that was asked for; everything is given back on
+//! drop; no page is writable and executable at one address.
+
+pub mod allocator;
+pub mod block;
+pub mod certificate;
+pub mod code;
+pub mod error;
+pub mod mapping;
+pub mod policy;
+pub mod random;
+pub mod reach;
+pub mod snapshot;
+pub mod space;
+pub mod statistics;
+
+mod claim;
+mod code_arena;
+mod pages;
+mod slots;
+
+pub use allocator::{Builder, LowAllocator, MapRequest};
+pub use block::LowBlock;
+pub use certificate::{Certificate, Step};
+pub use code::{CodeBlock, CodeViews, PublishedCode};
+pub use error::{AllocError, HeldBy};
+pub use mapping::Mapping;
+pub use policy::{Placement, PlacementPolicy};
+pub use reach::Reach;
+pub use snapshot::{SnapshotRegion, Use};
+pub use space::Kind;
+pub use statistics::Statistics;

@@ -1,1 +1,46 @@
-//! link
+//! Relocation engine: objects and archives in, executable memory out.
+//!
+//! May use: `place`, `alloc`, `platform`. All of it but `process` (which reads the dynamic
+//! linker's tables) and `module` (which calls loaded code) is safe code on bytes.
+//!
+//! ```text
+//! inputs -> read -> resolve -> place -> relocate -> protect -> Linked -> Module
+//!            |        |          |         |           |
+//!         object,  resolve,   layout,   apply, far   place
+//!         symbols  process    place     island
+//! ```
+
+mod apply;
+mod engine;
+mod error;
+mod far;
+mod howto;
+mod init;
+mod input;
+pub mod island;
+mod layout;
+mod linked;
+mod locate;
+mod module;
+mod object;
+mod options;
+mod process;
+mod relax;
+mod relocate;
+pub mod report;
+mod resolve;
+mod session;
+mod symbols;
+mod value;
+
+pub use engine::{Link, Phases};
+pub use error::{LinkError, LinkFailure, Place, RelocationSite};
+pub use howto::{Check, Formula, Howto, Width, howto};
+pub use input::Input;
+pub use linked::{Linked, PlacedSection};
+pub use module::{Arguments, Export, Module};
+pub use options::{FarData, LinkOptions, Pin, Relax, SectionName, parse_addr};
+pub use process::{LibraryError, ProcessSymbols};
+pub use relocate::Placed;
+pub use resolve::{Chain, Definitions, ExternalKind, ExternalSymbol, SymbolResolver};
+pub use session::{Session, SessionError};

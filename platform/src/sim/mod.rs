@@ -1,0 +1,36 @@
+//! A simulated kernel: address spaces without memory, integer-seeded and deterministic.
+//!
+//! [`SimKernel`] is what every operating system has in common: an address
+//! space, a random source, planned failures. A personality (`linux`) puts one
+//! system's calls and rules on it, so the real backend of that system runs
+//! here unchanged, also in situations that no test machine is in.
+//!
+//! Invariant: the same seed and the same calls give the same answers.
+
+mod kernel;
+pub mod linux;
+mod space;
+
+pub use kernel::SimKernel;
+pub use linux::{LowMemory, Map32Bit, SimLinux, SimOptions};
+pub use space::{Owner, SimMapping};
+
+use crate::linux::{LinuxPlatform, Options};
+
+/// The Linux backend on a simulated kernel.
+///
+/// # Panics
+/// The options leave no room for the backend's probing pages.
+#[must_use]
+pub fn linux(options: SimOptions) -> LinuxPlatform<SimLinux> {
+    LinuxPlatform::new(SimLinux::new(options), Options::default())
+        .expect("the simulated kernel has room for a probing page")
+}
+
+impl LinuxPlatform<SimLinux> {
+    /// The simulated kernel below, to inspect it and to inject trouble.
+    #[must_use]
+    pub fn kernel(&self) -> &SimLinux {
+        self.syscalls()
+    }
+}

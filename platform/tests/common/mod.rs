@@ -1,0 +1,115 @@
+//! What the platform's tests share: ranges by page, contents of memory without unsafe code.
+//!
+//! The fixed areas suppose a position-independent test program, which holds nothing low.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use low2g_platform::{AddrRange, ClaimError, Platform, Region};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+
+/// Bytes of a page of every system that these tests run on.
+pub(crate) const PAGE: u64 = 4096;
+
+/// The first 4 GiB.
+pub(crate) const LOW: AddrRange = range(0, 1 << 32);
+
+/// All of user space.
+pub(crate) const ALL: AddrRange = range(0, 1 << 47);
+
+/// `[start, end)`.
+pub(crate) const fn range(start: u64, end: u64) -> AddrRange {
+    AddrRange::new(start, end).expect("bounds in order")
+}
+
+/// `count` pages from page `first` of `area`.
+pub(crate) fn pages(area: AddrRange, first: u64, count: u64) -> AddrRange {
+    let pages = AddrRange::at(area.start() + first * PAGE, count * PAGE).expect("small");
+    assert!(area.encloses(pages), "the test uses pages of its own area");
+    pages
+}
+
+fn memory() -> File {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/proc/self/mem")
+        .expect("own memory opens")
+}
+
+/// Writes `bytes` at `addr` through /proc/self/mem; nothing on a simulated system.
+pub(crate) fn poke(platform: &dyn Platform, addr: u64, bytes: &[u8]) {
+    if !platform.is_simulated() {
+        memory()
+            .write_all_at(bytes, addr)
+            .expect("the page is mapped");
+    }
+}
+
+/// Asserts that `bytes` stand at `addr`; nothing on a simulated system.
+pub(crate) fn expect_bytes(platform: &dyn Platform, addr: u64, bytes: &[u8]) {
+    if !platform.is_simulated() {
+        let mut found = vec![0; bytes.len()];
+        memory()
+            .read_exact_at(&mut found, addr)
+            .expect("the page is mapped");
+        assert_eq!(found, bytes, "at {addr:#x}");
+    }
+}
+
+/// What holds `within`, by the fast way.
+pub(crate) fn survey(platform: &dyn Platform, within: AddrRange) -> Vec<Region> {
+    let mut regions = Vec::new();
+    platform
+        .survey(within, &mut regions)
+        .expect("the map can be read");
+    for pair in regions.windows(2) {
+        assert!(pair[0].range.end() <= pair[1].range.start(), "{pair:?}");
+    }
+    for region in &regions {
+        assert!(
+            within.encloses(region.range) && !region.range.is_empty(),
+            "{region:?}"
+        );
+    }
+    regions
+}
+
+/// Access of each page of `area`; empty where nothing is mapped.
+pub(crate) fn access_by_page(platform: &dyn Platform, area: AddrRange) -> Vec<String> {
+    let mut pages = vec![String::new(); usize::try_from(area.len() / PAGE).expect("small")];
+    for region in platform.describe(area).expect("the map can be read") {
+        let first = usize::try_from((region.range.start() - area.start()) / PAGE).expect("small");
+        let count = usize::try_from(region.range.len() / PAGE).expect("small");
+        for page in &mut pages[first..first + count] {
+            page.clone_from(&region.access);
+        }
+    }
+    pages
+}
+
+/// Asserts that no mapping of the process is writable and executable.
+pub(crate) fn expect_no_wx(platform: &dyn Platform) {
+    for region in platform.describe(ALL).expect("the map can be read") {
+        assert!(
+            !region.access.contains("wx"),
+            "writable and executable: {region:?}"
+        );
+    }
+}
+
+/// Asserts a collision.
+pub(crate) fn expect_occupied<T: std::fmt::Debug>(result: Result<T, ClaimError>) {
+    assert!(
+        matches!(result, Err(ClaimError::Occupied { .. })),
+        "{result:?}"
+    );
+}
+
+/// Tests of the running system share one process: whoever compares surveys holds this.
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

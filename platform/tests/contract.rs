@@ -1,0 +1,322 @@
+//! The contract suite: the same checks on the running system and on simulated ones.
+
+mod common;
+
+use common::{
+    LOW, PAGE, access_by_page, alone, expect_bytes, expect_no_wx, expect_occupied, pages, poke,
+    range, survey,
+};
+use low2g_platform::sim::{LowMemory, SimOptions};
+use low2g_platform::{AddrRange, ClaimError, Platform, Protection, linux, native, sim};
+
+/// All checks, in an area of 64 free pages, which is free again afterwards.
+fn suite(platform: &dyn Platform, area: AddrRange) {
+    assert!(
+        survey(platform, area).is_empty(),
+        "{area} is free before the test"
+    );
+    exact(platform, area);
+    occupied_is_never_replaced(platform, area);
+    hinted(platform, area);
+    low(platform, area);
+    views(platform, area);
+    access(platform, area);
+    partial_release(platform, area);
+    random(platform);
+    expect_no_wx(platform);
+    assert_eq!(survey(platform, area), [], "everything was given back");
+}
+
+/// Whether policy lets private memory become executable (PR_SET_MDWE does not).
+fn may_execute(platform: &dyn Platform) -> bool {
+    platform.config().capabilities.protect_to_execute
+}
+
+fn exact(platform: &dyn Platform, area: AddrRange) {
+    let claim = pages(area, 3, 2);
+    for protection in [
+        Protection::None,
+        Protection::Read,
+        Protection::ReadWrite,
+        Protection::ReadExecute,
+    ] {
+        let result = platform.claim_exact(claim, protection);
+        if protection == Protection::ReadExecute && !may_execute(platform) {
+            assert!(matches!(result, Err(ClaimError::Refused(_))), "{result:?}");
+            assert_eq!(survey(platform, area), [], "a refused claim leaves nothing");
+            continue;
+        }
+        result.expect("free");
+        let held = survey(platform, area);
+        assert_eq!(held.len(), 1);
+        assert_eq!(held[0].range, claim);
+        platform.release(claim).expect("ours");
+    }
+}
+
+fn occupied_is_never_replaced(platform: &dyn Platform, area: AddrRange) {
+    let (first, second) = (pages(area, 4, 1), pages(area, 6, 1));
+    for held in [first, second] {
+        platform
+            .claim_exact(held, Protection::ReadWrite)
+            .expect("free");
+        poke(platform, held.start(), b"neighbour");
+    }
+    // Every range of up to 5 pages around the two.
+    for start in 1..9 {
+        for count in 1..=5 {
+            let wanted = pages(area, start, count);
+            let result = platform.claim_exact(wanted, Protection::ReadWrite);
+            if wanted.overlaps(first) || wanted.overlaps(second) {
+                expect_occupied(result);
+            } else {
+                result.expect("free");
+                platform.release(wanted).expect("ours");
+            }
+        }
+    }
+    for held in [first, second] {
+        expect_bytes(platform, held.start(), b"neighbour");
+        platform.release(held).expect("ours");
+    }
+}
+
+fn hinted(platform: &dyn Platform, area: AddrRange) {
+    let claim = pages(area, 5, 3);
+    let hint =
+        |within| platform.claim_hinted(claim.start(), claim.len(), within, Protection::ReadWrite);
+    assert_eq!(hint(area), Ok(claim), "a free hint is honoured");
+    let before = survey(platform, LOW);
+    expect_occupied(hint(area));
+    assert_eq!(
+        survey(platform, LOW),
+        before,
+        "what came back elsewhere was released"
+    );
+    platform.release(claim).expect("ours");
+}
+
+fn low(platform: &dyn Platform, area: AddrRange) {
+    if !platform.config().capabilities.low_claims {
+        return;
+    }
+    let claim = platform
+        .claim_low(2 * PAGE, LOW, Protection::ReadWrite)
+        .expect("free");
+    assert!(claim.end() <= 1 << 31 && claim.len() == 2 * PAGE, "{claim}");
+    poke(platform, claim.start(), b"low");
+    expect_bytes(platform, claim.start(), b"low\0");
+    platform.release(claim).expect("ours");
+    let before = survey(platform, LOW);
+    expect_occupied(platform.claim_low(PAGE, area, Protection::ReadWrite));
+    assert_eq!(
+        survey(platform, LOW),
+        before,
+        "what came back elsewhere was released"
+    );
+}
+
+fn views(platform: &dyn Platform, area: AddrRange) {
+    let (written, run) = (pages(area, 8, 4), pages(area, 20, 2));
+    let backing = platform.new_backing(written.len()).expect("memfd");
+    assert_eq!((backing.len(), backing.is_empty()), (written.len(), false));
+    let view =
+        |offset, range, protection| platform.claim_view_exact(&*backing, offset, range, protection);
+    view(0, written, Protection::ReadWrite).expect("free");
+    view(PAGE, run, Protection::ReadExecute).expect("free");
+    expect_occupied(view(0, run, Protection::ReadExecute));
+    platform.populate(written).expect("there is memory");
+    poke(platform, written.start() + PAGE, b"code");
+    expect_bytes(platform, run.start(), b"code");
+    let refused = platform.protect(run, Protection::ReadWrite);
+    assert_eq!(
+        refused.expect_err("an executable view never writes").call,
+        "mprotect"
+    );
+    expect_no_wx(platform);
+    drop(backing);
+    expect_bytes(platform, run.start(), b"code");
+    platform.discard(written).expect("ours");
+    expect_bytes(platform, run.start(), &[0; 4]);
+    platform.release(written).expect("ours");
+    platform.release(run).expect("ours");
+}
+
+fn access(platform: &dyn Platform, area: AddrRange) {
+    let claim = pages(area, 0, 4);
+    platform
+        .claim_exact(claim, Protection::ReadWrite)
+        .expect("free");
+    platform.populate(claim).expect("there is memory");
+    poke(platform, claim.start(), b"first");
+    poke(platform, claim.start() + PAGE, b"second");
+    platform.discard(pages(area, 1, 1)).expect("ours");
+    expect_bytes(platform, claim.start(), b"first");
+    expect_bytes(platform, claim.start() + PAGE, &[0; 6]);
+    platform.guard(pages(area, 3, 1)).expect("ours");
+    let executable = platform.protect(pages(area, 0, 1), Protection::ReadExecute);
+    assert_eq!(executable.is_ok(), may_execute(platform), "{executable:?}");
+    platform
+        .protect(pages(area, 1, 1), Protection::Read)
+        .expect("ours");
+    platform
+        .protect(pages(area, 2, 1), Protection::None)
+        .expect("ours");
+    platform.flush_instruction_cache(claim);
+    let first = if may_execute(platform) {
+        "r-xp"
+    } else {
+        "rw-p"
+    };
+    assert_eq!(
+        access_by_page(platform, claim)[..3],
+        [first, "r--p", "---p"]
+    );
+    platform.release(claim).expect("ours");
+}
+
+fn partial_release(platform: &dyn Platform, area: AddrRange) {
+    platform
+        .claim_exact(pages(area, 0, 5), Protection::ReadWrite)
+        .expect("free");
+    platform.release(pages(area, 2, 1)).expect("ours");
+    let held: Vec<AddrRange> = survey(platform, area)
+        .iter()
+        .map(|region| region.range)
+        .collect();
+    assert_eq!(held, [pages(area, 0, 2), pages(area, 3, 2)]);
+    platform.release(pages(area, 0, 2)).expect("ours");
+    platform.release(pages(area, 3, 2)).expect("ours");
+}
+
+fn random(platform: &dyn Platform) {
+    let mut buffers = [[0_u8; 64]; 2];
+    for buffer in &mut buffers {
+        platform.random(buffer);
+    }
+    assert_ne!(buffers[0], buffers[1], "2^-512 by chance");
+}
+
+/// Each test of the running system has an area of its own: they share one process.
+fn native_area(number: u64) -> AddrRange {
+    AddrRange::at(0x1000_0000 + number * 0x100_0000, 64 * PAGE).expect("low")
+}
+
+#[test]
+fn running_system() {
+    let _alone = alone();
+    suite(
+        &*native().expect("this system has low memory"),
+        native_area(0),
+    );
+}
+
+#[test]
+fn running_system_high() {
+    let _alone = alone();
+    let platform = native().expect("this system has low memory");
+    let hint = range(0x2000_0000_0000, 0x2000_0100_0000);
+    assert!(hint.end() <= platform.config().user_end);
+    exact(&*platform, hint);
+    views(&*platform, hint);
+    hinted(&*platform, hint);
+}
+
+#[test]
+fn running_system_sealed_pages_stay() {
+    let _alone = alone();
+    let platform = native().expect("this system has low memory");
+    let claim = pages(native_area(2), 0, 1);
+    platform.claim_exact(claim, Protection::Read).expect("free");
+    match platform.seal(claim) {
+        Ok(()) => {
+            assert!(platform.config().capabilities.seal);
+            platform
+                .protect(claim, Protection::ReadWrite)
+                .expect_err("final");
+            platform.release(claim).expect_err("final");
+        }
+        Err(error) => {
+            assert!(!platform.config().capabilities.seal, "{error}");
+            platform.release(claim).expect("ours");
+        }
+    }
+}
+
+#[test]
+fn running_system_shares_one_anchor() {
+    let _alone = alone();
+    let first = linux::native().expect("this system has low memory");
+    let claim = pages(native_area(3), 0, 1);
+    first.claim_exact(claim, Protection::None).expect("free");
+    first.release(claim).expect("ours");
+    let window = first
+        .config()
+        .low_window
+        .clone()
+        .expect("Linux has low memory");
+    let bottom = AddrRange::at(window.start(), PAGE).expect("low");
+    assert_eq!(
+        survey(&first, bottom).len(),
+        1,
+        "somebody holds the bottom page"
+    );
+    if let Some(anchor) = first.anchor() {
+        let held = first.describe(anchor).expect("the map can be read");
+        assert_eq!(held[0].name, "[low2g anchor]");
+        assert_eq!(held[0].access, "---p");
+    }
+}
+
+#[test]
+fn simulated_kernels() {
+    let base = SimOptions::default;
+    let cases = [
+        ("recent", base()),
+        (
+            "non-PIE",
+            SimOptions {
+                low: LowMemory::NonPie { brk: 0x0123_4000 },
+                ..base()
+            },
+        ),
+        (
+            "6.2: no MFD_EXEC, mseal, ioctl",
+            SimOptions {
+                kernel: (6, 2),
+                ..base()
+            },
+        ),
+        (
+            "5.4: no populate",
+            SimOptions {
+                kernel: (5, 4),
+                ..base()
+            },
+        ),
+        (
+            "4.14: no NOREPLACE",
+            SimOptions {
+                kernel: (4, 14),
+                ..base()
+            },
+        ),
+        (
+            "memfd_noexec",
+            SimOptions {
+                memfd_noexec: 2,
+                ..base()
+            },
+        ),
+    ];
+    for (name, options) in cases {
+        println!("{name}: {options:?}");
+        let platform = sim::linux(options);
+        assert!(platform.is_simulated());
+        suite(&platform, native_area(0));
+        let kernel = platform.kernel().clone();
+        drop(platform);
+        assert_eq!(kernel.leaked(), [], "{name}");
+        assert_eq!(kernel.open_files(), 0, "{name}");
+    }
+}

@@ -1,0 +1,152 @@
+//! Every system call fails once, at every position, with every likely code: nothing stays mapped.
+
+mod common;
+
+use common::{LOW, PAGE, range};
+use low2g_platform::linux::abi::Errno;
+use low2g_platform::linux::{LinuxPlatform, Options};
+use low2g_platform::sim::{SimLinux, SimOptions};
+use low2g_platform::{AddrRange, ClaimError, Platform, Protection, sim};
+
+const CODES: [Errno; 8] = [
+    Errno::ENOMEM,
+    Errno::EINVAL,
+    Errno::EPERM,
+    Errno::EACCES,
+    Errno::EEXIST,
+    Errno::EINTR,
+    Errno::ENOSYS,
+    Errno::EMFILE,
+];
+
+const AREA: AddrRange = range(0x1000_0000, 0x1004_0000);
+
+/// Gives `claim` back; one planned failure may refuse the first time and leaves it mapped.
+fn release(platform: &dyn Platform, claim: AddrRange) {
+    if platform.release(claim).is_err() {
+        platform
+            .release(claim)
+            .expect("only one failure was planned");
+    }
+}
+
+/// Uses everything of the contract; whatever fails is skipped, whatever succeeded is given back.
+fn scenario(platform: &dyn Platform) {
+    let exact = common::pages(AREA, 0, 4);
+    for protection in [Protection::ReadWrite, Protection::ReadExecute] {
+        if platform.claim_exact(exact, protection).is_ok() {
+            let _ = platform.claim_exact(exact, protection);
+            if protection == Protection::ReadWrite {
+                let _ = platform.populate(exact);
+            }
+            let _ = platform.guard(common::pages(AREA, 3, 1));
+            let _ = platform.discard(common::pages(AREA, 0, 2));
+            let _ = platform.protect(common::pages(AREA, 1, 1), Protection::Read);
+            release(platform, exact);
+        }
+    }
+    let hint = common::pages(AREA, 8, 2);
+    for within in [LOW, AREA, range(0, PAGE)] {
+        let hinted =
+            platform.claim_hinted(hint.start(), hint.len(), within, Protection::ReadExecute);
+        let low = platform.claim_low(PAGE, within, Protection::ReadExecute);
+        for claim in [hinted, low].into_iter().flatten() {
+            assert!(within.encloses(claim), "{claim} was asked for in {within}");
+            release(platform, claim);
+        }
+    }
+    if let Ok(backing) = platform.new_backing(2 * PAGE) {
+        let written = common::pages(AREA, 16, 2);
+        let run = common::pages(AREA, 24, 2);
+        for (view, protection) in [
+            (written, Protection::ReadWrite),
+            (run, Protection::ReadExecute),
+        ] {
+            if platform
+                .claim_view_exact(&*backing, 0, view, protection)
+                .is_ok()
+            {
+                let _ = platform.discard(view);
+                release(platform, view);
+            }
+        }
+    }
+    let mut regions = Vec::new();
+    let _ = platform.survey(LOW, &mut regions);
+    let _ = platform.describe(LOW);
+}
+
+/// Runs all on a fresh kernel whose call number `position` fails; whether that call came.
+fn run(options: &SimOptions, position: u64, errno: Errno) -> bool {
+    let kernel = SimLinux::new(options.clone());
+    kernel.fail_call(position, errno);
+    if let Ok(platform) = LinuxPlatform::new(kernel.clone(), Options::default()) {
+        scenario(&platform);
+    }
+    let place = format!("call {position} fails with {errno}, {options:?}");
+    assert_eq!(kernel.leaked(), [], "{place}");
+    assert_eq!(kernel.open_files(), 0, "{place}");
+    kernel.calls() > position
+}
+
+#[test]
+fn every_call_fails_once_at_every_position() {
+    for kernel in [(6, 18), (5, 4), (4, 14)] {
+        let options = SimOptions {
+            kernel,
+            ..SimOptions::default()
+        };
+        for errno in CODES {
+            let mut position = 0;
+            while run(&options, position, errno) {
+                position += 1;
+            }
+            assert!(
+                position > 60,
+                "the scenario makes more calls than {position}"
+            );
+        }
+    }
+}
+
+/// A claim that fails says why, in the class that the caller acts on.
+#[test]
+fn codes_of_mmap_are_classified() {
+    let claim = |errno| {
+        let platform = sim::linux(SimOptions::default());
+        // The first low claim also maps the anchor.
+        platform
+            .claim_exact(common::pages(AREA, 0, 1), Protection::None)
+            .expect("free");
+        platform.kernel().fail_named("mmap", 0, errno);
+        platform
+            .claim_exact(common::pages(AREA, 4, 1), Protection::None)
+            .expect_err("planned")
+    };
+    assert!(matches!(claim(Errno::EEXIST), ClaimError::Occupied { .. }));
+    assert!(matches!(
+        claim(Errno::EINVAL),
+        ClaimError::Unsupported { .. }
+    ));
+    for errno in [Errno::EPERM, Errno::EACCES] {
+        let ClaimError::Refused(error) = claim(errno) else {
+            panic!("{errno} is policy")
+        };
+        assert_eq!(
+            (error.code, error.range),
+            (errno.0, common::pages(AREA, 4, 1))
+        );
+    }
+    for errno in [Errno::ENOMEM, Errno::EAGAIN] {
+        assert!(matches!(claim(errno), ClaimError::Exhausted(_)), "{errno}");
+    }
+}
+
+#[test]
+fn interrupted_randomness_is_asked_for_again() {
+    let platform = sim::linux(SimOptions::default());
+    platform.kernel().fail_named("getrandom", 0, Errno::EINTR);
+    let mut bytes = [0_u8; 32];
+    platform.random(&mut bytes);
+    assert_ne!(bytes, [0; 32]);
+}

@@ -1,0 +1,399 @@
+//! The claim: makes the moves that a policy proposes until one succeeds.
+//!
+//! Invariants:
+//! - a claim is either in the map as ours when this returns, or nothing of it is mapped;
+//! - no claim lies outside the window, over anything else, or in the room kept
+//!   clear for brk and stacks (unless the caller named that very address);
+//! - the number of moves is bounded (see `policy`).
+
+use low2g_platform::{AddrRange, Backing, ClaimError, Protection, align_up};
+
+use crate::alloc::certificate::{Certificate, Step};
+use crate::alloc::error::AllocError;
+use crate::alloc::pages::{Pages, State, hard_error};
+use crate::alloc::policy::{FreeSpace, Placement, Progress, Proposal};
+use crate::alloc::snapshot;
+use crate::alloc::space::{Owned, Owner, Shape};
+
+/// What is to be mapped.
+#[derive(Debug)]
+pub(crate) struct Want<'a> {
+    /// Bytes, not 0, a multiple of the page size.
+    pub(crate) size: u64,
+    /// A power of two.
+    pub(crate) align: u64,
+    pub(crate) window: AddrRange,
+    pub(crate) placement: Placement,
+    /// Bits below which the claim is refused.
+    pub(crate) min_entropy: f64,
+    pub(crate) source: Source<'a>,
+    pub(crate) owned: Owned,
+}
+
+/// Where the pages come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source<'a> {
+    /// Fresh private ones.
+    Private(Protection),
+    /// All of a backing.
+    View(&'a dyn Backing, Protection),
+}
+
+impl Source<'_> {
+    /// Whether there is only one way to claim it.
+    const fn is_view(self) -> bool {
+        matches!(self, Self::View(..))
+    }
+}
+
+/// One request on its way.
+struct Claim<'a> {
+    pages: &'a Pages,
+    want: &'a Want<'a>,
+    shape: Shape,
+    progress: Progress,
+    /// Whether the map was surveyed for this request.
+    fresh: bool,
+    /// The last refusal that might have been a collision in disguise.
+    refusal: Option<AllocError>,
+}
+
+impl Pages {
+    /// Claims what is wanted wherever its placement says.
+    pub(crate) fn claim(&self, want: &Want<'_>) -> Result<(AddrRange, Certificate), AllocError> {
+        let granularity = self.platform.config().granularity;
+        let shape = Shape {
+            size: want.size,
+            step: want.align.max(granularity),
+            window: want.window,
+        };
+        let mut state = self.state.lock();
+        state.random.check_fork(&*self.platform);
+        let fresh = self.ensure_surveyed(&mut state, want.window)?;
+        let mut claim = Claim {
+            pages: self,
+            want,
+            shape,
+            progress: Progress::default(),
+            fresh,
+            refusal: None,
+        };
+        let result = claim.run(&mut state);
+        match result {
+            Err(AllocError::Exhausted { .. }) => {
+                // Naming the holders is slow and needs nothing of the state.
+                drop(state);
+                result.map_err(|error| snapshot::name_holders(self, error))
+            }
+            _ => result,
+        }
+    }
+
+    /// Claims exactly `range`, which the caller named.
+    pub(crate) fn claim_fixed(
+        &self,
+        range: AddrRange,
+        protection: Protection,
+        owned: Owned,
+    ) -> Result<Certificate, AllocError> {
+        let mut state = self.state.lock();
+        let occupied = |holder: String| AllocError::Occupied { range, holder };
+        if let Some((_, Owner::Ours(ours))) = state
+            .space
+            .taken_in(range)
+            .find(|(_, owner)| matches!(owner, Owner::Ours(_)))
+        {
+            return Err(occupied(snapshot::name_of_ours(ours)));
+        }
+        match claim_at(self, &mut state, range, range, Source::Private(protection)) {
+            Ok(_) => {}
+            Err(ClaimError::Occupied { .. } | ClaimError::Unsupported { .. }) => {
+                drop(state);
+                return Err(occupied(snapshot::name_of_holder(self, range)));
+            }
+            Err(error) => return Err(hard_error(error).expect("collisions are handled above")),
+        }
+        let seeded = state.random.is_seeded();
+        record(&mut state, range, owned, Step::Fixed);
+        Ok(Certificate::of_pick(Step::Fixed, 1, true, seeded))
+    }
+}
+
+impl Claim<'_> {
+    fn run(&mut self, state: &mut State) -> Result<(AddrRange, Certificate), AllocError> {
+        let policy = self.want.placement.policy();
+        loop {
+            let mut free = FreeSpace::new(&mut state.space, self.shape);
+            match policy.next(&mut free, &self.progress, &mut state.random) {
+                Proposal::At { start, step } => {
+                    if let Some(done) = self.try_at(state, start, step)? {
+                        return Ok(done);
+                    }
+                }
+                Proposal::Survey => self.survey(state)?,
+                Proposal::Kernel => {
+                    self.progress.kernel_tried = true;
+                    if let Some(done) = self.try_kernel(state)? {
+                        return Ok(done);
+                    }
+                }
+                Proposal::GiveUp => return Err(self.give_up(state)),
+            }
+        }
+    }
+
+    fn survey(&mut self, state: &mut State) -> Result<(), AllocError> {
+        self.pages.survey(state, self.shape.window)?;
+        self.fresh = true;
+        self.progress.surveys += 1;
+        self.progress.attempts_since_survey = 0;
+        Ok(())
+    }
+
+    fn count_attempt(&mut self, state: &mut State) {
+        self.progress.attempts += 1;
+        self.progress.attempts_since_survey += 1;
+        state.statistics.attempts += 1;
+    }
+
+    fn try_at(
+        &mut self,
+        state: &mut State,
+        start: u64,
+        step: Step,
+    ) -> Result<Option<(AddrRange, Certificate)>, AllocError> {
+        let free_slots = state.space.free_starts(self.shape);
+        let seeded = state.random.is_seeded();
+        let certificate = Certificate::of_pick(step, free_slots, self.fresh, seeded);
+        if let Err(error) = self.check_entropy(&certificate) {
+            // Others may have gone since the last survey.
+            return if self.fresh {
+                Err(error)
+            } else {
+                self.survey(state).map(|()| None)
+            };
+        }
+        self.count_attempt(state);
+        let range = AddrRange::at(start, self.shape.size).expect("starts are counted in a window");
+        match claim_at(
+            self.pages,
+            state,
+            range,
+            self.shape.window,
+            self.want.source,
+        ) {
+            Ok(Exactness::Claimed) => Ok(Some(self.accept(state, range, certificate))),
+            Ok(Exactness::Hinted) => {
+                let step = if step.is_uniform() { Step::Hint } else { step };
+                let certificate = Certificate {
+                    step,
+                    ..certificate
+                };
+                Ok(Some(self.accept(state, range, certificate)))
+            }
+            // Without exact claims, a full MAP_32BIT window says "out of memory"
+            // when only the hinted place was taken.
+            Err(error @ ClaimError::Exhausted(_)) if !state.exact => {
+                self.refusal = hard_error(error);
+                self.collided(state)
+            }
+            Err(ClaimError::Unsupported { call }) if self.want.source.is_view() => {
+                Err(AllocError::Unsupported { call })
+            }
+            Err(error) => match hard_error(error) {
+                Some(error) => Err(error),
+                None => self.collided(state),
+            },
+        }
+    }
+
+    fn collided<T>(&self, state: &mut State) -> Result<Option<T>, AllocError> {
+        state.statistics.collisions += 1;
+        Ok(None)
+    }
+
+    /// Lets the kernel choose; only private pages can be had that way.
+    fn try_kernel(
+        &mut self,
+        state: &mut State,
+    ) -> Result<Option<(AddrRange, Certificate)>, AllocError> {
+        let free_slots = state.space.free_starts(self.shape);
+        let seeded = state.random.is_seeded();
+        let certificate = Certificate::of_pick(Step::Map32bit, free_slots, self.fresh, seeded);
+        let Source::Private(protection) = self.want.source else {
+            return Ok(None);
+        };
+        if self.check_entropy(&certificate).is_err() {
+            return Ok(None);
+        }
+        self.count_attempt(state);
+        let platform = &*self.pages.platform;
+        // The kernel aligns to the granularity only: ask for more, trim the ends.
+        let slack = self.shape.step - platform.config().granularity;
+        let Some(len) = self.shape.size.checked_add(slack) else {
+            return Ok(None);
+        };
+        let got = match platform.claim_low(len, self.shape.window, protection) {
+            Ok(got) => got,
+            // Some kernels say "out of memory" here although memory is free.
+            Err(error @ ClaimError::Exhausted(_)) => {
+                self.refusal = hard_error(error);
+                return self.collided(state);
+            }
+            Err(error) => {
+                return match hard_error(error) {
+                    Some(error) => Err(error),
+                    None => self.collided(state),
+                };
+            }
+        };
+        let range = trim(self.pages, got, self.shape)?;
+        if self.is_kept_clear(state, range) {
+            platform.release(range)?;
+            return self.collided(state);
+        }
+        Ok(Some(self.accept(state, range, certificate)))
+    }
+
+    /// Whether brk or a stack is to grow there.
+    fn is_kept_clear(&self, state: &State, range: AddrRange) -> bool {
+        state
+            .space
+            .taken_in(range)
+            .any(|(_, owner)| matches!(owner, Owner::Room))
+    }
+
+    fn accept(
+        &self,
+        state: &mut State,
+        range: AddrRange,
+        certificate: Certificate,
+    ) -> (AddrRange, Certificate) {
+        record(state, range, self.want.owned.clone(), certificate.step);
+        (range, certificate)
+    }
+
+    fn check_entropy(&self, certificate: &Certificate) -> Result<(), AllocError> {
+        let minimum = self.want.min_entropy;
+        if certificate.entropy_bits >= minimum {
+            return Ok(());
+        }
+        let advice = if certificate.seeded {
+            "a seed makes addresses known; leave it out, or the minimum"
+        } else if !self.want.placement.policy().is_uniform() {
+            "use randomized placement, or lower the minimum"
+        } else {
+            "lower the minimum, widen the reach, or release low memory"
+        };
+        Err(AllocError::EntropyTooLow {
+            bits: certificate.entropy_bits,
+            minimum,
+            free_slots: certificate.free_slots,
+            advice,
+        })
+    }
+
+    /// The error when the policy has nothing more to try.
+    fn give_up(&mut self, state: &mut State) -> AllocError {
+        let window = self.shape.window;
+        let free_slots = state.space.free_starts(self.shape);
+        if free_slots > 0 {
+            return self.refusal.take().unwrap_or(AllocError::Contended {
+                size: self.shape.size,
+                window,
+                attempts: self.progress.attempts,
+                free_slots,
+            });
+        }
+        let (mut free, mut largest_hole) = (0, 0);
+        for gap in state.space.gaps(window) {
+            free += gap.len();
+            largest_hole = largest_hole.max(gap.len());
+        }
+        AllocError::Exhausted {
+            size: self.shape.size,
+            align: self.shape.step,
+            window,
+            largest_hole,
+            free,
+            holders: Vec::new(),
+        }
+    }
+}
+
+/// How a range was had.
+enum Exactness {
+    /// By an exact claim.
+    Claimed,
+    /// By a hint that the system followed.
+    Hinted,
+}
+
+/// Claims exactly `range`: by an exact claim, or where those do not exist by a hint.
+fn claim_at(
+    pages: &Pages,
+    state: &mut State,
+    range: AddrRange,
+    within: AddrRange,
+    source: Source<'_>,
+) -> Result<Exactness, ClaimError> {
+    let platform = &*pages.platform;
+    let protection = match source {
+        Source::View(backing, protection) => {
+            platform.claim_view_exact(backing, 0, range, protection)?;
+            return Ok(Exactness::Claimed);
+        }
+        Source::Private(protection) => protection,
+    };
+    if state.exact {
+        match platform.claim_exact(range, protection) {
+            Ok(()) => return Ok(Exactness::Claimed),
+            Err(ClaimError::Unsupported { .. }) => state.exact = false,
+            Err(error) => return Err(error),
+        }
+    }
+    let got = platform.claim_hinted(range.start(), range.len(), within, protection)?;
+    if got == range {
+        return Ok(Exactness::Hinted);
+    }
+    match platform.release(got) {
+        Ok(()) => Err(ClaimError::Occupied { range }),
+        Err(refused) => Err(ClaimError::Refused(refused)),
+    }
+}
+
+/// Gives back what of `got` is not needed for a block of `shape`.
+fn trim(pages: &Pages, got: AddrRange, shape: Shape) -> Result<AddrRange, AllocError> {
+    let start = align_up(got.start(), shape.step)
+        .filter(|start| start + shape.size <= got.end())
+        .expect("the claim was made larger by the slack that aligning can cost");
+    let end = start + shape.size;
+    let mut left = got;
+    for (surplus, rest) in [
+        (
+            AddrRange::new(got.start(), start),
+            AddrRange::new(start, got.end()),
+        ),
+        (AddrRange::new(end, got.end()), AddrRange::new(start, end)),
+    ] {
+        let surplus = surplus.expect("the block lies inside what was got");
+        if surplus.is_empty() {
+            continue;
+        }
+        if let Err(error) = pages.platform.release(surplus) {
+            // A split was refused; without one, all of it can go.
+            pages.platform.release(left)?;
+            return Err(error.into());
+        }
+        left = rest.expect("the block lies inside what was got");
+    }
+    Ok(AddrRange::new(start, end).expect("sizes are not negative"))
+}
+
+/// Enters a claim into the map and the statistics.
+fn record(state: &mut State, range: AddrRange, owned: Owned, step: Step) {
+    // Whoever a survey saw here is gone: the system gave it to us.
+    state.space.forget_others(range);
+    state.space.insert(range, Owner::Ours(owned));
+    state.statistics.count_mapping(range.len(), step);
+}

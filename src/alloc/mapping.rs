@@ -1,0 +1,183 @@
+//! [`Mapping`]: whole pages with an owner; dropping it gives them back.
+//!
+//! Invariants:
+//! - the pages stay mapped and nobody else's for as long as the value lives;
+//! - the access recorded for each page is the one the system has, or `None`
+//!   after a change that the system refused half-way;
+//! - bytes are lent for writing only while no page of the mapping executes, so
+//!   that no loaded code can run on bytes that are borrowed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use low2g_platform::{AddrRange, Platform, Protection, to_usize};
+
+use crate::alloc::certificate::Certificate;
+use crate::alloc::error::AllocError;
+use crate::alloc::pages::Pages;
+
+/// Pages claimed by [`LowAllocator::map`](crate::alloc::LowAllocator::map).
+#[derive(Debug)]
+pub struct Mapping {
+    pages: Arc<Pages>,
+    range: AddrRange,
+    certificate: Certificate,
+    /// Runs of equal access: where each starts, ascending; the first at the range's start.
+    access: Vec<(u64, Protection)>,
+}
+
+impl Mapping {
+    /// Owns a claim that `pages` just made.
+    pub(crate) fn new(
+        pages: Arc<Pages>,
+        range: AddrRange,
+        certificate: Certificate,
+        protection: Protection,
+    ) -> Self {
+        Self {
+            pages,
+            range,
+            certificate,
+            access: vec![(range.start(), protection)],
+        }
+    }
+
+    /// Where it lies: whole pages.
+    #[must_use]
+    pub fn range(&self) -> AddrRange {
+        self.range
+    }
+
+    /// The system it was claimed from.
+    pub(crate) fn platform(&self) -> &Arc<dyn Platform> {
+        &self.pages.platform
+    }
+
+    /// How its address was chosen.
+    #[must_use]
+    pub fn certificate(&self) -> Certificate {
+        self.certificate
+    }
+
+    /// Access to the page that holds `addr`; `None` if it lies outside.
+    #[must_use]
+    pub fn protection_at(&self, addr: u64) -> Option<Protection> {
+        if !self.range.contains(addr) {
+            return None;
+        }
+        let after = self.access.partition_point(|(start, _)| *start <= addr);
+        Some(self.access[after - 1].1)
+    }
+
+    /// Changes access to the whole pages `part`.
+    ///
+    /// # Errors
+    /// [`AllocError::OutOfBounds`] if they are not whole pages inside;
+    /// [`AllocError::Platform`] if the system refuses: what access the pages then have is
+    /// not known, and they count as inaccessible.
+    pub fn protect(&mut self, part: AddrRange, protection: Protection) -> Result<(), AllocError> {
+        let page = self.pages.platform.config().page_size;
+        let whole = part.start().is_multiple_of(page) && part.end().is_multiple_of(page);
+        if part.is_empty() || !whole || !self.range.encloses(part) {
+            return Err(AllocError::OutOfBounds {
+                part,
+                mapping: self.range,
+            });
+        }
+        let result = self.pages.platform.protect(part, protection);
+        let known = if result.is_ok() {
+            protection
+        } else {
+            Protection::None
+        };
+        self.record(part, known);
+        Ok(result?)
+    }
+
+    /// Replaces the runs that `part` covers by one of `protection`.
+    fn record(&mut self, part: AddrRange, protection: Protection) {
+        let after = self.protection_at(part.end());
+        self.access
+            .retain(|(start, _)| !part.contains(*start) && *start != part.end());
+        let at = self
+            .access
+            .partition_point(|(start, _)| *start < part.start());
+        let rest = after.map(|after| (part.end(), after));
+        let new = std::iter::once((part.start(), protection)).chain(rest);
+        self.access.splice(at..at, new);
+        self.access.dedup_by_key(|(_, protection)| *protection);
+    }
+
+    /// All bytes, while every page can be read and written; never on a simulated system.
+    #[must_use]
+    pub fn working_mem(&mut self) -> Option<&mut [u8]> {
+        let writable = self
+            .access
+            .iter()
+            .all(|(_, protection)| *protection == Protection::ReadWrite);
+        if !writable || self.pages.platform.is_simulated() {
+            return None;
+        }
+        let start = std::ptr::with_exposed_provenance_mut(to_usize(self.range.start()));
+        let len = to_usize(self.range.len());
+        // SAFETY: from_raw_parts_mut needs len bytes that are mapped, readable, writable,
+        // initialised and not reachable otherwise: the pages are this value's own, zero-filled
+        // by the system, all of them ReadWrite, and borrowed through `&mut self`.
+        Some(unsafe { std::slice::from_raw_parts_mut(start, len) })
+    }
+
+    /// A copy of the bytes at `part`; `None` if it is not all inside and readable, or on a
+    /// simulated system. Loaded code may be changing them: each aligned 8 bytes are read at
+    /// once, the whole is not.
+    #[must_use]
+    pub fn read(&self, part: AddrRange) -> Option<Vec<u8>> {
+        if self.pages.platform.is_simulated() || !self.range.encloses(part) {
+            return None;
+        }
+        let readable = self.runs(part).all(|access| access != Protection::None);
+        readable.then(|| copy(part))
+    }
+
+    /// Access to the pages of `part`, run by run.
+    fn runs(&self, part: AddrRange) -> impl Iterator<Item = Protection> {
+        self.access
+            .iter()
+            .enumerate()
+            .filter_map(move |(index, (start, access))| {
+                let next = self.access.get(index + 1);
+                let end = next.map_or(self.range.end(), |(next, _)| *next);
+                (*start < part.end() && part.start() < end).then_some(*access)
+            })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.pages.release(self.range);
+    }
+}
+
+/// Copies mapped, readable bytes that running code may be writing.
+fn copy(part: AddrRange) -> Vec<u8> {
+    const WORD: u64 = 8;
+    let mut bytes = Vec::with_capacity(to_usize(part.len()));
+    let mut addr = part.start();
+    while addr < part.end() {
+        if addr.is_multiple_of(WORD) && part.end() - addr >= WORD {
+            let word = std::ptr::with_exposed_provenance_mut(to_usize(addr));
+            // SAFETY: AtomicU64::from_ptr needs 8 aligned bytes that are only accessed atomically
+            // meanwhile: the address is a multiple of 8, the bytes are readable pages of a live
+            // mapping, and only loaded code, which the language does not see, may write them.
+            let word = unsafe { AtomicU64::from_ptr(word) };
+            bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            addr += WORD;
+        } else {
+            let byte = std::ptr::with_exposed_provenance_mut(to_usize(addr));
+            // SAFETY: AtomicU8::from_ptr needs a byte as above; any address is aligned for it.
+            let byte = unsafe { AtomicU8::from_ptr(byte) };
+            bytes.push(byte.load(Ordering::Relaxed));
+            addr += 1;
+        }
+    }
+    bytes
+}

@@ -1,0 +1,211 @@
+//! [`Pages`]: whole pages of address space, ours and others', behind one lock.
+//!
+//! The lock is held across the system calls of a claim, so that what the map
+//! says and what the kernel did cannot drift apart; the kernel serialises the
+//! same calls anyway. No user's code runs under it.
+//!
+//! Invariants:
+//! - a range is in the map as ours from its claim to its release, and released
+//!   only by whoever claimed it;
+//! - nothing here reads or writes memory at a claimed address.
+
+use std::sync::Arc;
+
+use low2g_platform::{AddrRange, ClaimError, Holder, Platform, PlatformError, Protection, Region};
+use parking_lot::Mutex;
+
+use crate::alloc::error::AllocError;
+use crate::alloc::random::Random;
+use crate::alloc::space::{Owner, Space};
+use crate::alloc::statistics::Statistics;
+
+/// Surveys are repeated after this many claims, or as many as there are taken
+/// ranges if that is more: their cost stays a constant part of the claims'.
+const SURVEY_LIFETIME: usize = 64;
+
+/// Windows whose surveys are remembered.
+const SURVEYED_WINDOWS: usize = 16;
+
+/// The page-level allocator that all tiers share.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    pub(crate) platform: Arc<dyn Platform>,
+    /// Bytes kept clear above brk, if the platform's own choice is not wanted.
+    brk_room: Option<u64>,
+    pub(crate) state: Mutex<State>,
+}
+
+/// What the lock protects.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) space: Space,
+    pub(crate) random: Random,
+    pub(crate) statistics: Statistics,
+    /// Whether exact claims work: false once the system said that they do not.
+    pub(crate) exact: bool,
+    surveyed: Vec<Surveyed>,
+    /// Ranges that the system refused to take back: inaccessible, tried again at the next survey.
+    stuck: Vec<AddrRange>,
+    /// Reused for surveys.
+    regions: Vec<Region>,
+}
+
+/// A window that was surveyed, and how many claims ago.
+#[derive(Debug)]
+struct Surveyed {
+    window: AddrRange,
+    claims_since: usize,
+}
+
+impl Pages {
+    pub(crate) fn new(
+        platform: Arc<dyn Platform>,
+        brk_room: Option<u64>,
+        seed: Option<u64>,
+    ) -> Self {
+        let random = Random::new(&*platform, seed);
+        let exact = platform.config().capabilities.exact_claims;
+        Self {
+            platform,
+            brk_room,
+            state: Mutex::new(State {
+                space: Space::default(),
+                random,
+                statistics: Statistics::default(),
+                exact,
+                surveyed: Vec::new(),
+                stuck: Vec::new(),
+                regions: Vec::new(),
+            }),
+        }
+    }
+
+    /// A uniform number below `bound`.
+    pub(crate) fn random_below(&self, bound: u64) -> u64 {
+        let mut state = self.state.lock();
+        state.random.check_fork(&*self.platform);
+        state.random.below(bound)
+    }
+
+    /// Surveys `window` unless a recent survey covers it; says whether it did.
+    pub(crate) fn ensure_surveyed(
+        &self,
+        state: &mut State,
+        window: AddrRange,
+    ) -> Result<bool, PlatformError> {
+        let lifetime = SURVEY_LIFETIME.max(state.space.len());
+        let mut known = false;
+        for surveyed in &mut state.surveyed {
+            if surveyed.window.encloses(window) {
+                known |= surveyed.claims_since < lifetime;
+                surveyed.claims_since += 1;
+            }
+        }
+        if known {
+            return Ok(false);
+        }
+        self.survey(state, window)?;
+        Ok(true)
+    }
+
+    /// Learns what others hold of `window` now.
+    pub(crate) fn survey(&self, state: &mut State, window: AddrRange) -> Result<(), PlatformError> {
+        self.retry_stuck(state);
+        state.statistics.surveys += 1;
+        let mut regions = std::mem::take(&mut state.regions);
+        regions.clear();
+        let result = self.platform.survey(window, &mut regions);
+        if result.is_ok() {
+            let brk = self
+                .brk_room
+                .and_then(|room| own_brk_room(&mut regions, room));
+            let found = regions.iter().map(|region| match region.holder {
+                Holder::Brk | Holder::Stack => (region.range, Owner::Room),
+                _ => (region.range, Owner::Others),
+            });
+            let room = brk.map(|room| (room, Owner::Room));
+            state.space.replace_others(window, found.chain(room));
+            state.surveyed.retain(|old| !window.encloses(old.window));
+            if state.surveyed.len() == SURVEYED_WINDOWS {
+                state.surveyed.remove(0);
+            }
+            state.surveyed.push(Surveyed {
+                window,
+                claims_since: 0,
+            });
+        }
+        state.regions = regions;
+        result
+    }
+
+    /// Forgets what others hold in `window`, which will hardly be used again.
+    pub(crate) fn forget_survey(&self, window: AddrRange) {
+        let mut state = self.state.lock();
+        state.surveyed.retain(|old| !old.window.overlaps(window));
+        state.space.forget_others(window);
+    }
+
+    /// Gives a whole claim back. What the system refuses to take is made
+    /// inaccessible, emptied, kept out of use and tried again later.
+    pub(crate) fn release(&self, range: AddrRange) {
+        let mut state = self.state.lock();
+        state.statistics.live_mappings -= 1;
+        state.statistics.live_bytes -= range.len();
+        if self.platform.release(range).is_ok() {
+            state.space.remove(range.start());
+            return;
+        }
+        // Best effort: the range stays ours and unused whatever these say.
+        let _ = self.platform.discard(range);
+        let _ = self.platform.protect(range, Protection::None);
+        state.statistics.stuck_bytes += range.len();
+        state.stuck.push(range);
+    }
+
+    /// Tries again to give back what was refused before.
+    fn retry_stuck(&self, state: &mut State) {
+        let State {
+            stuck,
+            space,
+            statistics,
+            ..
+        } = state;
+        stuck.retain(|range| {
+            let refused = self.platform.release(*range).is_err();
+            if !refused {
+                space.remove(range.start());
+                statistics.stuck_bytes -= range.len();
+            }
+            refused
+        });
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // Every mapping holds this alive, so only refused releases can be left.
+        for range in std::mem::take(&mut self.state.get_mut().stuck) {
+            let _ = self.platform.release(range);
+        }
+    }
+}
+
+/// Replaces the platform's room above brk by `room` bytes; `None` if there is no brk in the window.
+fn own_brk_room(regions: &mut Vec<Region>, room: u64) -> Option<AddrRange> {
+    let brk = regions
+        .iter()
+        .find(|region| region.holder == Holder::Brk)?
+        .range
+        .start();
+    regions.retain(|region| region.holder != Holder::Brk);
+    AddrRange::at(brk, room)
+}
+
+/// The error for a claim that other addresses will not help; `None` for a collision.
+pub(crate) fn hard_error(error: ClaimError) -> Option<AllocError> {
+    match error {
+        ClaimError::Exhausted(source) => Some(AllocError::Limit { source }),
+        ClaimError::Refused(source) => Some(AllocError::Refused { source }),
+        _ => None,
+    }
+}

@@ -1,0 +1,62 @@
+//! The random numbers that placement draws: a ChaCha stream seeded by the system.
+//!
+//! Invariant: after fork, parent and child never draw from the same stream. A
+//! user's seed is the exception, because it asks for repetition.
+
+use low2g_platform::Platform;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+/// A CSPRNG that knows the process it was seeded in.
+#[derive(Debug)]
+pub struct Random {
+    stream: ChaCha12Rng,
+    /// Process that seeded the stream; `None` if the user gave the seed.
+    owner: Option<u32>,
+}
+
+impl Random {
+    /// A stream from the system's randomness, or the one that `seed` names.
+    pub(crate) fn new(platform: &dyn Platform, seed: Option<u64>) -> Self {
+        match seed {
+            Some(seed) => Self {
+                stream: ChaCha12Rng::seed_from_u64(seed),
+                owner: None,
+            },
+            None => Self {
+                stream: fresh(platform),
+                owner: Some(std::process::id()),
+            },
+        }
+    }
+
+    /// Takes a new seed if this process is a fork of the one that seeded the stream.
+    pub(crate) fn check_fork(&mut self, platform: &dyn Platform) {
+        let process = std::process::id();
+        if self.owner.is_some_and(|owner| owner != process) {
+            self.stream = fresh(platform);
+            self.owner = Some(process);
+        }
+    }
+
+    /// Whether a user's seed decides what is drawn.
+    #[must_use]
+    pub fn is_seeded(&self) -> bool {
+        self.owner.is_none()
+    }
+
+    /// A uniform number below `bound`; 0 if `bound` is 0 or 1.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        if bound <= 1 {
+            return 0;
+        }
+        self.stream.random_range(0..bound)
+    }
+}
+
+/// A stream seeded by the system.
+fn fresh(platform: &dyn Platform) -> ChaCha12Rng {
+    let mut seed = [0; 32];
+    platform.random(&mut seed);
+    ChaCha12Rng::from_seed(seed)
+}

@@ -1,0 +1,307 @@
+//! What is taken of the address space: by us, as we know; by others, as the last survey saw.
+//!
+//! ```text
+//!   window  |-------------------------------------------------|
+//!   taken      [ours][others]      [room for brk]     [ours]
+//!   gaps    |--|            |------|             |----|      |-|
+//! ```
+//!
+//! Invariants:
+//! - the taken ranges do not overlap and none is empty;
+//! - what is ours is never forgotten by a survey, only by [`Space::remove`];
+//! - every cached slot count equals a recount over the gaps.
+//!
+//! Insertion, removal and look-up take O(log n); the number of possible starts
+//! for the shapes asked for last is kept up to date along with them, so that a
+//! draw knows its odds without walking the gaps.
+
+use std::collections::BTreeMap;
+
+use low2g_platform::{AddrRange, align_up};
+
+/// What a range of ours is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A section of a loaded object.
+    Section,
+    /// A block of data with a mapping of its own.
+    Block,
+    /// Many small blocks of data.
+    Arena,
+    /// Many small functions: the view that executes.
+    CodeArena,
+    /// The view through which code is written.
+    WriteView,
+}
+
+/// A range of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owned {
+    pub(crate) kind: Kind,
+    pub(crate) label: Box<str>,
+}
+
+/// Who holds a taken range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Ours(Owned),
+    /// Somebody else, when last surveyed.
+    Others,
+    /// Nobody, but brk or a stack is to grow there.
+    Room,
+}
+
+#[derive(Debug)]
+struct Taken {
+    end: u64,
+    owner: Owner,
+}
+
+/// Size, spacing of starts and bounds of what is to be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Bytes, not 0.
+    pub(crate) size: u64,
+    /// Bytes between possible starts: the alignment or the system's granularity, whichever is larger.
+    pub(crate) step: u64,
+    /// Where every byte must lie.
+    pub(crate) window: AddrRange,
+}
+
+impl Shape {
+    /// First possible start in `gap`, if any.
+    fn first_in(self, gap: AddrRange) -> Option<u64> {
+        let first = align_up(gap.start(), self.step)?;
+        let end = first.checked_add(self.size)?;
+        (end <= gap.end()).then_some(first)
+    }
+
+    /// Number of possible starts in `gap`.
+    pub(crate) fn starts_in(self, gap: AddrRange) -> u64 {
+        match self.first_in(gap) {
+            Some(first) => (gap.end() - self.size - first) / self.step + 1,
+            None => 0,
+        }
+    }
+
+    /// Possible starts in the part of `gap` that lies in the window.
+    fn clipped_starts(self, gap: AddrRange) -> u64 {
+        gap.intersection(self.window)
+            .map_or(0, |gap| self.starts_in(gap))
+    }
+
+    /// The `index`-th possible start in `gap`, which must have more than `index`.
+    pub(crate) fn start_at(self, gap: AddrRange, index: u64) -> u64 {
+        let first = self.first_in(gap).expect("the caller counted the starts");
+        first + index * self.step
+    }
+}
+
+/// A shape whose free starts are counted as the space changes.
+#[derive(Debug)]
+struct Counted {
+    shape: Shape,
+    starts: u64,
+    /// No gap that begins below this address fits the shape.
+    fits_from: u64,
+}
+
+/// Shapes counted at once; a link or a run of equal blocks uses few.
+const COUNTED_SHAPES: usize = 8;
+
+/// The map of what is taken.
+#[derive(Debug, Default)]
+pub(crate) struct Space {
+    taken: BTreeMap<u64, Taken>,
+    counted: Vec<Counted>,
+    /// Which counted shape is replaced next.
+    oldest: usize,
+}
+
+impl Space {
+    /// Number of taken ranges.
+    pub(crate) fn len(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Whether nothing known is taken in `range`.
+    pub(crate) fn is_free(&self, range: AddrRange) -> bool {
+        self.taken
+            .range(..range.end())
+            .next_back()
+            .is_none_or(|(_, last)| last.end <= range.start())
+    }
+
+    /// The taken ranges that overlap `range`, ascending.
+    pub(crate) fn taken_in(&self, range: AddrRange) -> impl Iterator<Item = (AddrRange, &Owner)> {
+        let from = match self.taken.range(..=range.start()).next_back() {
+            Some((start, before)) if before.end > range.start() => *start,
+            _ => range.start(),
+        };
+        self.taken
+            .range(from..range.end().max(from))
+            .map(|(start, taken)| (whole(*start, taken.end), &taken.owner))
+    }
+
+    /// The free gaps of `range`, ascending, none empty.
+    pub(crate) fn gaps(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> {
+        let bounds = self
+            .taken_in(range)
+            .map(|(taken, _)| (taken.start(), taken.end()));
+        let sentinel = std::iter::once((range.end(), range.end()));
+        let mut cursor = range.start();
+        bounds.chain(sentinel).filter_map(move |(start, end)| {
+            let gap = AddrRange::new(cursor, start).filter(|gap| !gap.is_empty());
+            cursor = cursor.max(end);
+            gap
+        })
+    }
+
+    /// The gap that `range`, which is free, lies in.
+    fn gap_around(&self, range: AddrRange) -> AddrRange {
+        let before = self.taken.range(..range.start()).next_back();
+        let after = self.taken.range(range.start()..).next();
+        whole(
+            before.map_or(0, |(_, taken)| taken.end),
+            after.map_or(u64::MAX, |(start, _)| *start),
+        )
+    }
+
+    /// Marks `range`, which is free, as taken.
+    pub(crate) fn insert(&mut self, range: AddrRange, owner: Owner) {
+        assert!(
+            !range.is_empty() && self.is_free(range),
+            "{range} is not free to be taken"
+        );
+        let gap = self.gap_around(range);
+        let (left, right) = (
+            whole(gap.start(), range.start()),
+            whole(range.end(), gap.end()),
+        );
+        for counted in &mut self.counted {
+            let shape = counted.shape;
+            counted.starts =
+                counted.starts + shape.clipped_starts(left) + shape.clipped_starts(right)
+                    - shape.clipped_starts(gap);
+        }
+        let end = range.end();
+        self.taken.insert(range.start(), Taken { end, owner });
+    }
+
+    /// Frees the taken range that starts at `start`; gives back what it was.
+    pub(crate) fn remove(&mut self, start: u64) -> Option<(AddrRange, Owner)> {
+        let Taken { end, owner } = self.taken.remove(&start)?;
+        let range = whole(start, end);
+        let gap = self.gap_around(range);
+        let (left, right) = (whole(gap.start(), start), whole(end, gap.end()));
+        for counted in &mut self.counted {
+            let shape = counted.shape;
+            counted.starts = counted.starts + shape.clipped_starts(gap)
+                - shape.clipped_starts(left)
+                - shape.clipped_starts(right);
+            counted.fits_from = counted.fits_from.min(gap.start());
+        }
+        Some((range, owner))
+    }
+
+    /// Forgets that others hold anything of `range`; what is ours stays.
+    pub(crate) fn forget_others(&mut self, range: AddrRange) {
+        let others: Vec<u64> = self
+            .taken_in(range)
+            .filter(|(_, owner)| !matches!(owner, Owner::Ours(_)))
+            .map(|(taken, _)| taken.start())
+            .collect();
+        for start in others {
+            let (taken, owner) = self.remove(start).expect("it was just listed");
+            // What stands out of `range` was not asked about.
+            let before = AddrRange::new(taken.start(), range.start());
+            let after = AddrRange::new(range.end(), taken.end());
+            for rest in [before, after]
+                .into_iter()
+                .flatten()
+                .filter(|rest| !rest.is_empty())
+            {
+                self.insert(rest, owner.clone());
+            }
+        }
+    }
+
+    /// Replaces what others hold in `window` by what a survey found there.
+    pub(crate) fn replace_others(
+        &mut self,
+        window: AddrRange,
+        found: impl Iterator<Item = (AddrRange, Owner)>,
+    ) {
+        // Recounting once is cheaper than following every change.
+        self.counted.clear();
+        self.forget_others(window);
+        for (range, owner) in found {
+            let Some(range) = range.intersection(window) else {
+                continue;
+            };
+            let gaps: Vec<AddrRange> = self.gaps(range).collect();
+            for gap in gaps {
+                self.insert(gap, owner.clone());
+            }
+        }
+    }
+
+    /// Number of free starts of `shape`.
+    pub(crate) fn free_starts(&mut self, shape: Shape) -> u64 {
+        let index = self.count(shape);
+        self.counted[index].starts
+    }
+
+    /// The lowest free start of `shape`.
+    pub(crate) fn first_free(&mut self, shape: Shape) -> Option<u64> {
+        let index = self.count(shape);
+        let from = self.counted[index].fits_from.max(shape.window.start());
+        let rest = AddrRange::new(from, shape.window.end())?;
+        let first = self.gaps(rest).find_map(|gap| shape.first_in(gap));
+        self.counted[index].fits_from = first.unwrap_or(shape.window.end());
+        first
+    }
+
+    /// The `index`-th free start of `shape`, in ascending order.
+    pub(crate) fn nth_free(&self, shape: Shape, mut index: u64) -> Option<u64> {
+        for gap in self.gaps(shape.window) {
+            let starts = shape.starts_in(gap);
+            if index < starts {
+                return Some(shape.start_at(gap, index));
+            }
+            index -= starts;
+        }
+        None
+    }
+
+    /// Where `shape` is counted, counting it now if it is not.
+    fn count(&mut self, shape: Shape) -> usize {
+        if let Some(index) = self
+            .counted
+            .iter()
+            .position(|counted| counted.shape == shape)
+        {
+            return index;
+        }
+        let counted = Counted {
+            shape,
+            starts: self
+                .gaps(shape.window)
+                .map(|gap| shape.starts_in(gap))
+                .sum(),
+            fits_from: 0,
+        };
+        if self.counted.len() < COUNTED_SHAPES {
+            self.counted.push(counted);
+            return self.counted.len() - 1;
+        }
+        self.oldest = (self.oldest + 1) % COUNTED_SHAPES;
+        self.counted[self.oldest] = counted;
+        self.oldest
+    }
+}
+
+/// A range whose ends are known to be in order.
+fn whole(start: u64, end: u64) -> AddrRange {
+    AddrRange::new(start, end).expect("taken ranges do not overlap")
+}

@@ -1,0 +1,164 @@
+//! From options to the parts of a link: allocator, placer, resolvers, link options.
+
+use low2g::alloc::{LowAllocator, Step};
+use low2g::link::{
+    Chain, Definitions, ExternalKind, ExternalSymbol, Input, Link, LinkOptions, Linked,
+    ProcessSymbols,
+};
+use low2g::place::{CodeModel, Placer};
+
+use super::Failure;
+use super::args::{Common, LinkArgs};
+
+/// Everything that a link needs and that outlives it.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) options: LinkOptions,
+    pub(crate) placer: Placer,
+    definitions: Definitions,
+    process: Option<ProcessSymbols>,
+    seed: Option<u64>,
+}
+
+impl Setup {
+    /// For `run`: the process's symbols, memory for real.
+    pub(crate) fn for_run(common: &Common) -> Result<Self, Failure> {
+        let mut process = ProcessSymbols::new().with_exit_functions();
+        for library in &common.libraries {
+            process.open(library)?;
+        }
+        Ok(Self {
+            options: options(common),
+            placer: mapped(common)?,
+            definitions: Definitions::default(),
+            process: Some(process),
+            seed: common.seed,
+        })
+    }
+
+    /// For `link`.
+    pub(crate) fn for_link(args: &LinkArgs) -> Result<Self, Failure> {
+        let mut process = ProcessSymbols::new().with_exit_functions();
+        if args.no_process_symbols {
+            process = ProcessSymbols::new().libraries_only();
+        }
+        for library in &args.common.libraries {
+            process.open(library)?;
+        }
+        let mut definitions = Definitions::default();
+        for (name, addr) in &args.abs {
+            definitions.insert(
+                name.clone(),
+                ExternalSymbol {
+                    addr: *addr,
+                    size: 0,
+                    kind: ExternalKind::Unknown,
+                },
+            );
+        }
+        let placer = if args.dry_run {
+            dry_run(&args.common)?
+        } else {
+            mapped(&args.common)?
+        };
+        Ok(Self {
+            options: LinkOptions {
+                base: args.base,
+                pins: args.map_section.clone(),
+                record: args.json,
+                ..options(&args.common)
+            },
+            placer,
+            definitions,
+            process: Some(process),
+            seed: args.common.seed,
+        })
+    }
+
+    /// The allocator of a link for real.
+    pub(crate) const fn allocator(&self) -> Option<&LowAllocator> {
+        match &self.placer {
+            Placer::Mapped { allocator, .. } => Some(allocator),
+            Placer::DryRun { .. } => None,
+        }
+    }
+
+    /// Links `inputs` up to executable memory.
+    pub(crate) fn link<'d>(&'d self, inputs: &'d [Input]) -> Result<Linked<'d>, Failure> {
+        let mut link = Link::read(inputs, &self.options)?;
+        link.check_pins().map_err(Failure::Usage)?;
+        let mut chain = Chain::default().then(&self.definitions);
+        if let Some(process) = &self.process {
+            chain = chain.then(process);
+        }
+        link.resolve(&chain);
+        let linked = link.place(&self.placer)?.relocate()?.protect()?;
+        if let Some(seed) = self.seed
+            && linked.regions().any(|region| {
+                !matches!(
+                    region.certificate.step,
+                    Step::Draw | Step::FirstFit | Step::Fixed
+                )
+            })
+        {
+            eprintln!(
+                "low2g: note: --seed {seed}: drawn addresses were taken by others; the placement differs from one where they are free"
+            );
+        }
+        Ok(linked)
+    }
+}
+
+fn options(common: &Common) -> LinkOptions {
+    LinkOptions {
+        relax: common.relax,
+        far_data: common.far_data,
+        entry: Some(common.entry.clone()),
+        whole_archive: common.whole_archive,
+        ..LinkOptions::default()
+    }
+}
+
+/// The allocator that the options ask for.
+pub(crate) fn allocator(common: &Common) -> Result<LowAllocator, Failure> {
+    let builder = LowAllocator::builder()
+        .reach(common.reach.clone())
+        .placement(common.placement)
+        .seed(common.seed)
+        .min_entropy(common.min_entropy.unwrap_or(0.0));
+    Ok(builder.build()?)
+}
+
+fn mapped(common: &Common) -> Result<Placer, Failure> {
+    check_model(common)?;
+    Ok(Placer::Mapped {
+        allocator: allocator(common)?,
+        reach: None,
+        min_entropy: common.min_entropy,
+    })
+}
+
+fn dry_run(common: &Common) -> Result<Placer, Failure> {
+    check_model(common)?;
+    let platform = low2g_platform_native()?;
+    let window = common.reach.window(platform.config())?;
+    Ok(Placer::DryRun {
+        window,
+        seed: common.seed.unwrap_or_else(|| {
+            let mut bytes = [0; 8];
+            platform.random(&mut bytes);
+            u64::from_le_bytes(bytes)
+        }),
+    })
+}
+
+fn low2g_platform_native() -> Result<std::sync::Arc<dyn low2g::platform::Platform>, Failure> {
+    low2g::platform::native().map_err(|error| Failure::Other(error.to_string()))
+}
+
+/// Whether the code model can be served; kept apart so that a wrong pair fails before any work.
+fn check_model(common: &Common) -> Result<(), Failure> {
+    match common.model {
+        CodeModel::Small | CodeModel::Medium | CodeModel::Large => Ok(()),
+    }
+}

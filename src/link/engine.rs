@@ -1,0 +1,377 @@
+//! A link as a value advanced in steps: read, resolve, place, relocate, protect.
+//!
+//! Dropping it at any step undoes all. Nothing of the objects runs here, and nothing is
+//! visible to anybody before the last step succeeded.
+
+use std::time::{Duration, Instant};
+
+use hashbrown::{HashMap, HashSet};
+
+use super::apply::{Target, fields};
+use super::error::{LinkError, LinkFailure, Place};
+use super::far::Key;
+use super::input::{Archive, ArchiveIndex, Input, Names};
+use super::layout::{Loaded, resolve_pins};
+use super::object::Object;
+use super::options::LinkOptions;
+use super::resolve::SymbolResolver;
+use super::symbols::{Definition, LinkerSymbol, Symbols, to_index};
+
+/// Time that each phase took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// Parsing objects and archives, entering symbols.
+    pub read: Duration,
+    /// Asking for what the objects do not define.
+    pub resolve: Duration,
+    /// Drawing addresses and mapping memory.
+    pub place: Duration,
+    /// Copying section contents.
+    pub copy: Duration,
+    /// Applying relocations, slots, stubs and islands.
+    pub relocate: Duration,
+    /// Giving pages their final access.
+    pub protect: Duration,
+}
+
+/// Objects and symbols.
+#[derive(Debug, Default)]
+pub(crate) struct Tables<'d> {
+    pub(crate) objects: Vec<Object<'d>>,
+    pub(crate) symbols: Symbols<'d>,
+}
+
+/// What the relocating steps look at.
+#[derive(Debug)]
+pub(crate) struct View<'a, 'd> {
+    pub(crate) tables: &'a Tables<'d>,
+    pub(crate) options: &'a LinkOptions,
+    pub(crate) loaded: &'a [Loaded],
+    pub(crate) addrs: &'a [u64],
+}
+
+impl<'a, 'd> View<'a, 'd> {
+    /// The section to relocate.
+    pub(crate) fn target(&self, object: u32, section: u32) -> Target<'a, 'd> {
+        let owner = &self.tables.objects[to_index(object)];
+        let data = &owner.sections[to_index(section)];
+        Target {
+            tables: self.tables,
+            object: owner,
+            object_number: object,
+            section: data,
+            section_number: section,
+            addr: data.placed.map_or(0, |placed| self.addrs[to_index(placed)]),
+            relax: self.options.relax,
+        }
+    }
+
+    pub(crate) fn key(&self, object: u32, symbol: u32) -> Key {
+        Key::of(object, &self.tables.objects[to_index(object)], symbol)
+    }
+}
+
+/// A link that has read its inputs.
+#[derive(Debug)]
+pub struct Link<'d> {
+    pub(crate) tables: Tables<'d>,
+    pub(crate) options: &'d LinkOptions,
+    pub(crate) phases: Phases,
+    /// Names of sections that `__start_`/`__stop_` symbols bracket.
+    pub(crate) clusters: Vec<&'d [u8]>,
+    names: Names,
+}
+
+impl<'d> Link<'d> {
+    /// Reads objects in order, then archives until nothing more is needed of them.
+    ///
+    /// # Errors
+    /// All malformed inputs, or all duplicate definitions.
+    pub fn read(inputs: &'d [Input], options: &'d LinkOptions) -> Result<Self, LinkFailure> {
+        let start = Instant::now();
+        let mut link = Self {
+            tables: Tables::default(),
+            options,
+            phases: Phases::default(),
+            clusters: Vec::new(),
+            names: Names::default(),
+        };
+        let mut errors = Vec::new();
+        let archives = link.read_objects(inputs, &mut errors);
+        if let Some(entry) = &options.entry {
+            let id = link.tables.symbols.intern(entry.as_bytes());
+            link.tables.symbols.need(id);
+        }
+        if errors.is_empty()
+            && let Err(error) = link.pull(&archives, &mut errors)
+        {
+            errors.push(error);
+        }
+        if !errors.is_empty() {
+            return Err(LinkFailure::new(errors));
+        }
+        link.define_linker_symbols();
+        link.phases.read = start.elapsed();
+        Ok(link)
+    }
+
+    fn read_objects(
+        &mut self,
+        inputs: &'d [Input],
+        errors: &mut Vec<LinkError>,
+    ) -> Vec<Archive<'d>> {
+        let mut archives = Vec::new();
+        for input in inputs {
+            let result = if input.is_archive() {
+                Archive::read(input).and_then(|archive| {
+                    if self.options.whole_archive {
+                        for (_, name, data) in archive.members()? {
+                            self.add(name, data, errors)?;
+                        }
+                    } else {
+                        archives.push(archive);
+                    }
+                    Ok(())
+                })
+            } else if input.looks_like_linker_script() {
+                Err(LinkError::object(
+                    input.name(),
+                    "is a linker script, not an object or archive; give the files it names",
+                ))
+            } else {
+                self.add(input.name().to_owned(), input.data(), errors)
+            };
+            if let Err(error) = result {
+                errors.push(error);
+            }
+        }
+        archives
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        data: &'d [u8],
+        errors: &mut Vec<LinkError>,
+    ) -> Result<(), LinkError> {
+        let mut object = Object::read(self.names.unique(name), data)?;
+        object.refuse_lto()?;
+        let Tables { objects, symbols } = &mut self.tables;
+        symbols.take_groups(&mut object);
+        let number = u32::try_from(objects.len()).expect("fewer than 2^32 objects");
+        symbols.add(objects, &mut object, number, errors)?;
+        objects.push(object);
+        Ok(())
+    }
+
+    /// Pulls archive members that define what is needed, until nothing changes.
+    fn pull(
+        &mut self,
+        archives: &[Archive<'d>],
+        errors: &mut Vec<LinkError>,
+    ) -> Result<(), LinkError> {
+        let mut index = ArchiveIndex::new();
+        for (number, archive) in archives.iter().enumerate() {
+            archive.index(number, &mut index)?;
+        }
+        let mut pulled: HashSet<(usize, u64)> = HashSet::new();
+        let mut next = 0;
+        while let Some(&id) = self.tables.symbols.pending.get(next) {
+            next += 1;
+            let global = &self.tables.symbols.list[to_index(id)];
+            if global.definition != Definition::Undefined {
+                continue;
+            }
+            let Some(&member) = index.get(global.name) else {
+                continue;
+            };
+            if pulled.insert((member.0, member.1.0)) {
+                let (name, data) = archives[member.0].member(member.1)?;
+                self.add(name, data, errors)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Symbols that linkers define, where something refers to them and nothing defines them.
+    fn define_linker_symbols(&mut self) {
+        let mut sections: HashSet<&'d [u8]> = HashSet::new();
+        let mut clusters: HashMap<&'d [u8], u32> = HashMap::new();
+        let brackets = |name: &'d [u8]| {
+            let start = name.strip_prefix(b"__start_");
+            start.or_else(|| name.strip_prefix(b"__stop_"))
+        };
+        let undefined = |definition| definition == Definition::Undefined;
+        let list = &mut self.tables.symbols.list;
+        if list
+            .iter()
+            .any(|g| undefined(g.definition) && brackets(g.name).is_some())
+        {
+            let all = self
+                .tables
+                .objects
+                .iter()
+                .flat_map(|object| &object.sections);
+            sections.extend(all.filter(|s| s.is_loaded()).map(|section| section.name));
+        }
+        for global in list
+            .iter_mut()
+            .filter(|global| undefined(global.definition))
+        {
+            let symbol = match global.name {
+                b"_GLOBAL_OFFSET_TABLE_" => LinkerSymbol::GlobalOffsetTable,
+                b"__dso_handle" => LinkerSymbol::DsoHandle,
+                name => {
+                    let Some(section) = brackets(name).filter(|name| sections.contains(name))
+                    else {
+                        continue;
+                    };
+                    let cluster = *clusters.entry(section).or_insert_with(|| {
+                        self.clusters.push(section);
+                        u32::try_from(self.clusters.len() - 1).expect("fewer than 2^32 names")
+                    });
+                    if name.starts_with(b"__start_") {
+                        LinkerSymbol::Start(cluster)
+                    } else {
+                        LinkerSymbol::Stop(cluster)
+                    }
+                }
+            };
+            global.definition = Definition::Linker(symbol);
+        }
+    }
+
+    /// Asks `resolver` for every name that is still undefined. May be called again with
+    /// another resolver for what the first did not know. Returns the names that are needed
+    /// and still undefined.
+    pub fn resolve(&mut self, resolver: &dyn SymbolResolver) -> Vec<String> {
+        let start = Instant::now();
+        let mut missing = Vec::new();
+        for global in &mut self.tables.symbols.list {
+            if global.definition != Definition::Undefined {
+                continue;
+            }
+            // A hidden or internal reference is for this link alone (gABI, visibility).
+            let local = matches!(global.visibility, 1 | 2);
+            let name = String::from_utf8_lossy(global.name);
+            match resolver.resolve(&name).filter(|_| !local) {
+                Some(external) => global.definition = Definition::External(external),
+                None if global.needed => missing.push(name.into_owned()),
+                None => {}
+            }
+        }
+        self.phases.resolve += start.elapsed();
+        missing
+    }
+
+    /// Whether every pinned section exists and is named without doubt.
+    ///
+    /// # Errors
+    /// The first pin that does not, in words.
+    pub fn check_pins(&self) -> Result<(), String> {
+        resolve_pins(&self.tables, self.options)
+            .map(|_| ())
+            .map_err(|(pin, reason)| format!("--map-section {}: {reason}", pin.file))
+    }
+
+    /// Time of the phases so far.
+    #[must_use]
+    pub const fn phases(&self) -> &Phases {
+        &self.phases
+    }
+
+    /// Settles what nobody defined: weak references become 0, needed ones are errors, each
+    /// listed once with its first use. A name that no loaded relocation uses is no error.
+    pub(crate) fn settle(&mut self) -> Result<(), LinkFailure> {
+        let mut unresolved = false;
+        for global in &mut self.tables.symbols.list {
+            if global.definition == Definition::Undefined {
+                if global.needed {
+                    unresolved = true;
+                } else {
+                    global.definition = Definition::WeakZero;
+                }
+            }
+        }
+        if !unresolved {
+            return Ok(());
+        }
+        let mut uses: HashMap<u32, (Place, u64)> = HashMap::new();
+        let mut order = Vec::new();
+        for object in &self.tables.objects {
+            for section in object.sections.iter().filter(|section| section.is_loaded()) {
+                for rela in &*section.relas {
+                    let f = fields(rela);
+                    let Key::Global(id) = Key::of(0, object, f.symbol) else {
+                        continue;
+                    };
+                    if self.tables.symbols.list[to_index(id)].definition != Definition::Undefined {
+                        continue;
+                    }
+                    let entry = uses.entry(id).or_insert_with(|| {
+                        order.push(id);
+                        let at = Place {
+                            object: object.name.clone(),
+                            section: section.display_name(),
+                            offset: f.offset,
+                        };
+                        (at, 0)
+                    });
+                    entry.1 += 1;
+                }
+            }
+        }
+        let errors: Vec<LinkError> = order
+            .iter()
+            .filter_map(|id| {
+                let (first_use, uses) = uses.remove(id)?;
+                let symbol = String::from_utf8_lossy(self.tables.symbols.list[to_index(*id)].name);
+                Some(LinkError::UndefinedSymbol {
+                    nearest: self.nearest(&symbol),
+                    symbol: symbol.into_owned(),
+                    first_use,
+                    uses,
+                })
+            })
+            .collect();
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(LinkFailure::new(errors))
+        }
+    }
+
+    /// A defined name at an edit distance of at most 2, the least first.
+    fn nearest(&self, symbol: &str) -> Option<String> {
+        let candidates = self.tables.symbols.list.iter().filter_map(|global| {
+            let defined = matches!(
+                global.definition,
+                Definition::Object { .. } | Definition::Common { .. }
+            );
+            let name = std::str::from_utf8(global.name).ok().filter(|_| defined)?;
+            let distance = edit_distance(symbol, name, 2)?;
+            Some((distance, name))
+        });
+        candidates.min().map(|(_, name)| name.to_owned())
+    }
+}
+
+/// Levenshtein distance if at most `limit`, and less than half of the shorter name.
+fn edit_distance(a: &str, b: &str, limit: usize) -> Option<usize> {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len().abs_diff(b.len()) > limit || a.len().min(b.len()) < 3 {
+        return None;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, &x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, &y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last()
+        .copied()
+        .filter(|&distance| distance <= limit && distance * 2 < a.len().min(b.len()))
+}

@@ -1,0 +1,196 @@
+//! Input files: what they are, and the names under which errors and dumps show them.
+
+use std::path::Path;
+
+use hashbrown::HashMap;
+use object::read::archive::{ArchiveFile, ArchiveOffset};
+
+use super::error::LinkError;
+use super::object::Object;
+
+/// Bytes of an object or archive, with the name to show.
+#[derive(Clone, Debug)]
+pub struct Input {
+    name: String,
+    data: Vec<u8>,
+}
+
+impl Input {
+    /// Bytes in memory. `name` is shown in messages and dumps.
+    #[must_use]
+    pub fn from_bytes(name: impl Into<String>, data: impl Into<Vec<u8>>) -> Self {
+        Self {
+            name: name.into(),
+            data: data.into(),
+        }
+    }
+
+    /// Reads a file; its base name is the name to show.
+    ///
+    /// # Errors
+    /// The file cannot be read; the error names it.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, LinkError> {
+        let path = path.as_ref();
+        let name = path.file_name().map_or_else(
+            || path.display().to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        );
+        match std::fs::read(path) {
+            Ok(data) => Ok(Self { name, data }),
+            Err(error) => Err(LinkError::object(
+                &name,
+                format!("cannot read {}: {error}", path.display()),
+            )),
+        }
+    }
+
+    /// The name to show.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    pub(crate) fn is_archive(&self) -> bool {
+        self.data.starts_with(b"!<arch>\n") || self.data.starts_with(b"!<thin>\n")
+    }
+
+    /// A linker script stands where archives do in some distributions (`libm.a`, `libc.so`).
+    pub(crate) fn looks_like_linker_script(&self) -> bool {
+        let head = &self.data[..self.data.len().min(4096)];
+        !head.contains(&0)
+            && [&b"GROUP"[..], b"INPUT", b"OUTPUT_FORMAT"]
+                .iter()
+                .any(|word| head.windows(word.len()).any(|window| window == *word))
+    }
+}
+
+/// Hands out names to show: a repeated one gets `#2`, `#3`.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    seen: HashMap<String, u32>,
+}
+
+impl Names {
+    pub(crate) fn unique(&mut self, name: String) -> String {
+        let count = self.seen.entry(name.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 {
+            name
+        } else {
+            format!("{name}#{count}")
+        }
+    }
+}
+
+/// An archive's members by the symbols that they define.
+#[derive(Debug)]
+pub(crate) struct Archive<'d> {
+    pub(crate) name: &'d str,
+    data: &'d [u8],
+    file: ArchiveFile<'d>,
+}
+
+impl<'d> Archive<'d> {
+    pub(crate) fn read(input: &'d Input) -> Result<Self, LinkError> {
+        let file = ArchiveFile::parse(input.data.as_slice()).map_err(|error| {
+            LinkError::object(
+                &input.name,
+                format!(
+                    "archive of {} bytes: {error}; is it truncated?",
+                    input.data.len()
+                ),
+            )
+        })?;
+        if file.is_thin() {
+            return Err(LinkError::object(
+                &input.name,
+                "is a thin archive, which holds no members; make a full one with `ar rcs`",
+            ));
+        }
+        Ok(Self {
+            name: &input.name,
+            data: &input.data,
+            file,
+        })
+    }
+
+    /// Enters the archive's symbols into `index` under archive number `number`; earlier entries stay.
+    pub(crate) fn index(
+        &self,
+        number: usize,
+        index: &mut ArchiveIndex<'d>,
+    ) -> Result<(), LinkError> {
+        let fail = |error: object::read::Error| {
+            LinkError::object(
+                self.name,
+                format!("symbol index: {error}; run `ranlib` on it"),
+            )
+        };
+        if let Some(symbols) = self.file.symbols().map_err(fail)? {
+            for symbol in symbols {
+                let symbol = symbol.map_err(fail)?;
+                index
+                    .entry(symbol.name())
+                    .or_insert((number, symbol.offset()));
+            }
+            return Ok(());
+        }
+        // `ar` with S writes no symbol index: the members' own tables tell.
+        for (offset, name, data) in self.members()? {
+            let object = Object::read(name, data)?;
+            for symbol in object.symbols().iter().skip(object.first_global) {
+                use object::read::elf::Sym as _;
+                if !symbol.is_undefined(object::endian::LittleEndian) {
+                    let name = object.symbol_name(symbol)?;
+                    index.entry(name).or_insert((number, offset));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The member at `offset`: its name to show, and its bytes.
+    pub(crate) fn member(&self, offset: ArchiveOffset) -> Result<(String, &'d [u8]), LinkError> {
+        let fail = |error: object::read::Error| {
+            LinkError::object(
+                self.name,
+                format!(
+                    "member at offset {:#x}: {error}; is it truncated?",
+                    offset.0
+                ),
+            )
+        };
+        let member = self.file.member(offset).map_err(fail)?;
+        let data = member.data(self.data).map_err(fail)?;
+        Ok((self.member_name(member.name()), data))
+    }
+
+    /// All members in order: offset, name to show, bytes.
+    pub(crate) fn members(&self) -> Result<Vec<(ArchiveOffset, String, &'d [u8])>, LinkError> {
+        let fail = |error: object::read::Error| {
+            LinkError::object(self.name, format!("members: {error}; is it truncated?"))
+        };
+        let mut all = Vec::new();
+        for member in self.file.members() {
+            let member = member.map_err(fail)?;
+            let data = member.data(self.data).map_err(fail)?;
+            // The header is 60 bytes and stands right before the data.
+            let offset = ArchiveOffset(member.file_range().0.saturating_sub(60));
+            all.push((offset, self.member_name(member.name()), data));
+        }
+        Ok(all)
+    }
+
+    fn member_name(&self, member: &[u8]) -> String {
+        format!("{}({})", self.name, String::from_utf8_lossy(member))
+    }
+}
+
+/// Symbol name to archive number and member.
+pub(crate) type ArchiveIndex<'d> = HashMap<&'d [u8], (usize, ArchiveOffset)>;

@@ -1,0 +1,248 @@
+//! A link that succeeded: protected memory, symbols, and what a report needs.
+
+use hashbrown::HashMap;
+use object::elf;
+use object::endian::LittleEndian as LE;
+use object::read::elf::Sym as _;
+
+use crate::place::{Finalized, RegionInfo};
+
+use super::apply::{Outcome, Row, Target, apply};
+use super::engine::{Phases, Tables};
+use super::error::{LinkError, LinkFailure};
+use super::far::{Plan, SLOT_SIZE, STUB_SIZE};
+use super::init::InitLists;
+use super::layout::Layout;
+use super::module::{Export, Module, PendingIfunc};
+use super::options::{LinkOptions, Relax};
+use super::relocate::Own;
+use super::symbols::{Definition, to_index};
+use super::value::{self, Addresses, FUNCTION, IFUNC, TLS, Value};
+
+/// A finished link. Its memory is unmapped when it is dropped.
+#[derive(Debug)]
+pub struct Linked<'d> {
+    pub(crate) tables: Tables<'d>,
+    pub(crate) options: &'d LinkOptions,
+    pub(crate) phases: Phases,
+    pub(crate) layout: Layout,
+    pub(crate) memory: Finalized,
+    pub(crate) addrs: Vec<u64>,
+    pub(crate) globals: Vec<Value>,
+    pub(crate) plan: Plan,
+    pub(crate) own: Own,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// A section of a finished link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlacedSection {
+    /// The object's name; `low2g` for what the link added.
+    pub object: String,
+    /// The section's name.
+    pub section: String,
+    /// Address of its first byte.
+    pub addr: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Its pages; `None` for a section without bytes.
+    pub region: Option<RegionInfo>,
+}
+
+impl Linked<'_> {
+    /// Time that each phase took.
+    #[must_use]
+    pub const fn phases(&self) -> &Phases {
+        &self.phases
+    }
+
+    /// How many objects took part, archive members included.
+    #[must_use]
+    pub fn object_count(&self) -> usize {
+        self.tables.objects.len()
+    }
+
+    /// All regions that the link holds.
+    pub fn regions(&self) -> impl Iterator<Item = &RegionInfo> {
+        self.memory.regions()
+    }
+
+    /// All sections that have memory: the inputs', then `.got`, `.stubs` and `.islands`.
+    #[must_use]
+    pub fn sections(&self) -> Vec<PlacedSection> {
+        let mut all: Vec<PlacedSection> = self
+            .layout
+            .loaded
+            .iter()
+            .zip(&self.addrs)
+            .map(|(loaded, &addr)| {
+                let object = &self.tables.objects[to_index(loaded.object)];
+                PlacedSection {
+                    object: object.name.clone(),
+                    section: object.sections[to_index(loaded.section)].display_name(),
+                    addr,
+                    size: loaded.size,
+                    region: self.memory.region_of(loaded.request).cloned(),
+                }
+            })
+            .collect();
+        for (name, (request, addr), size) in self.own_sections() {
+            if size > 0 {
+                all.push(PlacedSection {
+                    object: "low2g".to_owned(),
+                    section: name.to_owned(),
+                    addr,
+                    size,
+                    region: self.memory.region_of(request).cloned(),
+                });
+            }
+        }
+        all
+    }
+
+    /// Name, request and address, and bytes of what the link added itself.
+    pub(crate) fn own_sections(&self) -> [(&'static str, (usize, u64), u64); 3] {
+        [
+            (".got", self.own.got, self.plan.got_size()),
+            (".stubs", self.own.stubs, self.plan.stubs_size()),
+            (".islands", self.own.islands, self.plan.islands_size()),
+        ]
+    }
+
+    /// The address of the symbol `name`, as other modules would see it.
+    #[must_use]
+    pub fn symbol(&self, name: &str) -> Option<u64> {
+        let id = self.tables.symbols.find(name.as_bytes())?;
+        self.globals.get(to_index(id)).map(|value| value.addr)
+    }
+
+    pub(crate) fn slot_addr(&self, slot: u32) -> u64 {
+        self.own.got.1 + SLOT_SIZE * u64::from(slot)
+    }
+
+    pub(crate) fn stub_addr(&self, stub: u32) -> u64 {
+        self.own.stubs.1 + STUB_SIZE * u64::from(stub)
+    }
+
+    /// Contents of a section that is not loaded, relocated as a debugger wants them:
+    /// references to dropped code are 0.
+    pub(crate) fn unloaded_bytes(
+        &self,
+        number: usize,
+        index: usize,
+    ) -> Result<Vec<u8>, LinkFailure> {
+        let object = &self.tables.objects[number];
+        let mut bytes = object.contents_of(index)?;
+        let relas = object.relocations_of(index)?;
+        if relas.is_empty() {
+            return Ok(bytes);
+        }
+        let (commons, clusters) = (HashMap::new(), vec![(0, 0); self.layout.clusters.len()]);
+        let addresses = Addresses {
+            loaded: &self.addrs,
+            commons: &commons,
+            clusters: &clusters,
+            dso_handle: 0,
+        };
+        let mut values = Vec::new();
+        value::of_object(object, &self.globals, &addresses, &mut values)?;
+        for value in &mut values {
+            if value.has(value::DISCARDED | value::UNRESOLVED) {
+                *value = Value { addr: 0, flags: 0 };
+            }
+            // Debug information wants the variable's offset, the function's own address, whatever they are.
+            value.flags &= !(TLS | IFUNC);
+        }
+        let mut section = object.sections[index].shallow();
+        section.relas = std::borrow::Cow::Owned(relas);
+        let target = Target {
+            tables: &self.tables,
+            object,
+            object_number: u32::try_from(number).expect("fewer than 2^32 objects"),
+            section: &section,
+            section_number: u32::try_from(index).expect("fewer than 2^32 sections"),
+            addr: 0,
+            relax: Relax::None,
+        };
+        let mut out = Outcome::default();
+        apply::<false>(&target, &mut bytes, &values, &mut out);
+        match out
+            .errors
+            .into_iter()
+            .find(|error| matches!(error, LinkError::Input { .. }))
+        {
+            Some(error) => Err(error.into()),
+            None => Ok(bytes),
+        }
+    }
+
+    /// The module: memory, exported symbols and what runs at load and unload.
+    /// Nothing of it has run yet.
+    #[must_use]
+    pub fn into_module(self) -> Module {
+        let exports = self.exports();
+        let init = InitLists::collect(&self);
+        let ifuncs = self
+            .plan
+            .entries
+            .iter()
+            .filter_map(|entry| {
+                Some(PendingIfunc {
+                    resolver: entry.value.addr,
+                    slot: to_index(entry.ifunc_slot?),
+                })
+            })
+            .collect();
+        Module::new(self.memory, exports, init, ifuncs, self.own.got)
+    }
+
+    fn exports(&self) -> HashMap<Box<str>, Export> {
+        let mut exports = HashMap::new();
+        let mut stubs: HashMap<u32, u64> = HashMap::new();
+        for entry in &self.plan.entries {
+            if let (super::far::Key::Global(id), Some(stub)) = (entry.key, entry.stub)
+                && entry.value.has(IFUNC)
+            {
+                stubs.insert(id, self.stub_addr(stub));
+            }
+        }
+        for (id, global) in self.tables.symbols.list.iter().enumerate() {
+            // Hidden and internal symbols are the module's own (gABI, visibility).
+            if matches!(global.visibility, 1 | 2) {
+                continue;
+            }
+            let (Ok(id), value) = (u32::try_from(id), self.globals[id]) else {
+                continue;
+            };
+            let (size, function) = match global.definition {
+                Definition::Object { object, symbol } => {
+                    let object = &self.tables.objects[to_index(object)];
+                    match object.symbols().get(to_index(symbol)) {
+                        Some(raw) if raw.st_type() != elf::STT_TLS => {
+                            (raw.st_size(LE), value.has(FUNCTION))
+                        }
+                        _ => continue,
+                    }
+                }
+                Definition::Common { size, .. } => (size, false),
+                _ => continue,
+            };
+            // An ifunc that nothing in the link refers to has no stub: it is not exported.
+            let addr = match stubs.get(&id) {
+                Some(&stub) => stub,
+                None if value.has(IFUNC) => continue,
+                None => value.addr,
+            };
+            let name = String::from_utf8_lossy(global.name).into();
+            exports.insert(
+                name,
+                Export {
+                    addr,
+                    size,
+                    function,
+                },
+            );
+        }
+        exports
+    }
+}

@@ -1,0 +1,273 @@
+//! A loaded module: its memory, its symbols, its constructors and destructors.
+//!
+//! One of the two files of the engine with unsafe code: it calls what was loaded.
+//! Invariant: code of the module runs only between `initialise` and the end of `drop`.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+
+use std::sync::OnceLock;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use crate::place::{Finalized, PlaceError};
+
+use super::init::InitLists;
+
+/// A symbol that a module offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// Its address.
+    pub addr: u64,
+    /// Bytes.
+    pub size: u64,
+    /// It is a function.
+    pub function: bool,
+}
+
+/// An ifunc whose slot is to be filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PendingIfunc {
+    pub(crate) resolver: u64,
+    /// Index of the GOT slot.
+    pub(crate) slot: usize,
+}
+
+/// A loaded module. Dropping it runs its destructors and unmaps it.
+///
+/// Whoever still calls its functions or holds pointers into it afterwards is at fault, as
+/// after `dlclose`.
+#[derive(Debug)]
+pub struct Module {
+    memory: Finalized,
+    exports: HashMap<Box<str>, Export>,
+    init: InitLists,
+    ifuncs: Vec<PendingIfunc>,
+    /// Request number and address of the GOT.
+    got: (usize, u64),
+    initialised: bool,
+}
+
+impl Module {
+    pub(crate) fn new(
+        memory: Finalized,
+        exports: HashMap<Box<str>, Export>,
+        init: InitLists,
+        ifuncs: Vec<PendingIfunc>,
+        got: (usize, u64),
+    ) -> Self {
+        Self {
+            memory,
+            exports,
+            init,
+            ifuncs,
+            got,
+            initialised: false,
+        }
+    }
+
+    /// The symbol `name`, if a global of that name is defined and visible.
+    #[must_use]
+    pub fn symbol(&self, name: &str) -> Option<Export> {
+        self.exports.get(name).copied()
+    }
+
+    /// All symbols that the module offers, in no order.
+    pub fn symbols(&self) -> impl Iterator<Item = (&str, Export)> {
+        self.exports.iter().map(|(name, export)| (&**name, *export))
+    }
+
+    /// The function `name` as a function pointer of type `F`.
+    ///
+    /// # Safety
+    /// `F` must be a function pointer type that fits the function's signature and calling
+    /// convention, and the pointer must not be called once the module is dropped.
+    ///
+    /// # Panics
+    /// If `F` is not as big as a pointer.
+    #[must_use]
+    pub unsafe fn function<F: Copy>(&self, name: &str) -> Option<F> {
+        assert_eq!(
+            size_of::<F>(),
+            size_of::<usize>(),
+            "F must be a function pointer type"
+        );
+        let export = self.symbol(name).filter(|export| export.function)?;
+        let addr = low2g_platform::to_usize(export.addr);
+        // SAFETY: the caller vouches that F is a function pointer type for this address.
+        Some(unsafe { std::mem::transmute_copy::<usize, F>(&addr) })
+    }
+
+    /// Fills the slots of ifuncs, then runs constructors; both are code of the objects.
+    /// Constructors get `args` and the environment as glibc's would. Once only.
+    ///
+    /// # Errors
+    /// The GOT could not be protected; no constructor has run then.
+    ///
+    /// # Safety
+    /// Runs whatever the objects hold, in this thread.
+    pub(crate) unsafe fn initialise(&mut self, args: &Arguments) -> Result<(), PlaceError> {
+        if std::mem::replace(&mut self.initialised, true) {
+            return Ok(());
+        }
+        for ifunc in std::mem::take(&mut self.ifuncs) {
+            // SAFETY: the caller runs the objects' code; the address is that of an
+            // STT_GNU_IFUNC symbol, a function without arguments that returns an address.
+            let resolver = unsafe { function_at::<extern "C" fn() -> u64>(ifunc.resolver) };
+            let target = resolver();
+            let slot = self.memory.data_mem(self.got.0);
+            let field = slot.and_then(|got| got.get_mut(ifunc.slot * 8..ifunc.slot * 8 + 8));
+            if let Some(field) = field {
+                field.copy_from_slice(&target.to_le_bytes());
+            }
+        }
+        if self.got.0 != usize::MAX {
+            self.memory.make_read_only(self.got.0)?;
+        }
+        for &addr in &self.init.init {
+            // SAFETY: the caller runs the objects' code; the address stands in an init array.
+            let constructor = unsafe { function_at::<InitFunction>(addr) };
+            constructor(args.argc(), args.argv(), environment());
+        }
+        Ok(())
+    }
+
+    /// Calls `main`-like function `entry` with `args`.
+    ///
+    /// # Safety
+    /// `entry` must be a function of C's `int main(int, char **, char **)`; it and all it
+    /// calls must keep Rust's rules for code run in this process.
+    ///
+    /// # Errors
+    /// Returns `None` if the module has no such function.
+    pub unsafe fn call_main(&self, entry: &str, args: &Arguments) -> Option<c_int> {
+        // SAFETY: the caller vouches for the signature; the module outlives the call.
+        let main = unsafe { self.function::<MainFunction>(entry) }?;
+        Some(main(args.argc(), args.argv(), environment()))
+    }
+
+    /// Runs the module as a program: constructors, then `entry`. Destructors run when the
+    /// process exits, after the handlers that the program registered with `atexit`; the
+    /// module stays mapped until then. Returns what `entry` returned.
+    ///
+    /// # Errors
+    /// The GOT could not be protected; nothing has run then.
+    ///
+    /// # Panics
+    /// If the module has no function `entry`, or a program runs already.
+    ///
+    /// # Safety
+    /// As [`Module::call_main`]; runs whatever the objects hold, in this thread.
+    pub unsafe fn run_main(mut self, entry: &str, args: &Arguments) -> Result<c_int, PlaceError> {
+        let main = self.symbol(entry).filter(|export| export.function);
+        let main = main
+            .expect("the caller checked that the entry is a function")
+            .addr;
+        let mut constructors = std::mem::take(&mut self.init.init);
+        // SAFETY: the caller runs the objects' code.
+        unsafe { self.initialise(args) }?;
+        let kept = PROGRAM.set(Mutex::new(Some(self)));
+        assert!(kept.is_ok(), "one program a process");
+        // SAFETY: `at_exit` is a function without arguments that never unwinds.
+        let registered = unsafe { libc::atexit(at_exit) };
+        debug_assert_eq!(registered, 0, "atexit has room for 32 handlers at least");
+        for addr in constructors.drain(..) {
+            // SAFETY: the caller runs the objects' code; the address stands in an init array.
+            let constructor = unsafe { function_at::<InitFunction>(addr) };
+            constructor(args.argc(), args.argv(), environment());
+        }
+        // SAFETY: the caller vouches that `entry` is main-like; PROGRAM keeps it mapped.
+        let main = unsafe { function_at::<MainFunction>(main) };
+        Ok(main(args.argc(), args.argv(), environment()))
+    }
+
+    /// Runs destructors now; dropping the module will not run them again.
+    ///
+    /// # Safety
+    /// Runs whatever the objects hold, in this thread.
+    pub unsafe fn finish(&mut self) {
+        if std::mem::replace(&mut self.initialised, false) {
+            for &addr in &self.init.fini {
+                // SAFETY: the caller runs the objects' code; the address stands in a fini array.
+                let destructor = unsafe { function_at::<extern "C" fn()>(addr) };
+                destructor();
+            }
+        }
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: whoever loaded the module agreed to run its code; it is still mapped.
+        unsafe { self.finish() };
+    }
+}
+
+/// The module that runs as this process's program.
+static PROGRAM: OnceLock<Mutex<Option<Module>>> = OnceLock::new();
+
+/// Runs the program's destructors at exit; its memory stays, other threads may still run.
+extern "C" fn at_exit() {
+    let module = PROGRAM.get().and_then(|program| program.lock().take());
+    if let Some(mut module) = module {
+        // SAFETY: `run_main`'s caller agreed to run the objects' code.
+        unsafe { module.finish() };
+        std::mem::forget(module);
+    }
+}
+
+type MainFunction = extern "C" fn(c_int, *const *const c_char, *const *const c_char) -> c_int;
+type InitFunction = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
+
+/// # Safety
+/// `F` must be a function pointer type that fits the code at `addr`.
+unsafe fn function_at<F: Copy>(addr: u64) -> F {
+    assert_eq!(
+        size_of::<F>(),
+        size_of::<usize>(),
+        "a function pointer type"
+    );
+    let addr = low2g_platform::to_usize(addr);
+    // SAFETY: the caller vouches for F.
+    unsafe { std::mem::transmute_copy::<usize, F>(&addr) }
+}
+
+/// The process's environment, as C sees it.
+fn environment() -> *const *const c_char {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    // SAFETY: `environ` is the C library's, always initialised before Rust's main.
+    unsafe { environ }
+}
+
+/// argc and argv for `main` and constructors: strings that live as long as this does.
+#[derive(Debug)]
+pub struct Arguments {
+    strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Arguments {
+    /// Arguments, argv\[0\] first.
+    ///
+    /// # Errors
+    /// The index of an argument that holds a NUL byte.
+    pub fn new<S: Into<Vec<u8>>>(arguments: impl IntoIterator<Item = S>) -> Result<Self, usize> {
+        let mut strings = Vec::new();
+        for (index, argument) in arguments.into_iter().enumerate() {
+            strings.push(CString::new(argument).map_err(|_| index)?);
+        }
+        let mut pointers: Vec<_> = strings.iter().map(|string| CStr::as_ptr(string)).collect();
+        pointers.push(std::ptr::null());
+        Ok(Self { strings, pointers })
+    }
+
+    fn argc(&self) -> c_int {
+        c_int::try_from(self.strings.len()).unwrap_or(c_int::MAX)
+    }
+
+    fn argv(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}

@@ -1,0 +1,205 @@
+//! The process's own symbols: what the dynamic linker has loaded, and `-l` libraries.
+//!
+//! The dynamic linker finds addresses (`dlsym`); type and size come from the libraries'
+//! dynamic symbol tables (`tables`), because an ifunc's resolved address names nothing.
+//! Libraries that defined a symbol must stay loaded as long as what was linked to it.
+
+mod tables;
+
+use std::ffi::{CStr, CString, c_int, c_void};
+
+use parking_lot::Mutex;
+
+use super::resolve::{ExternalKind, ExternalSymbol, SymbolResolver};
+use tables::{Found, Tables};
+
+/// A library that the dynamic linker would not open.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cannot open library {name}: {reason}; give a path or the soname of an installed library (libz.so.1)"
+)]
+pub struct LibraryError {
+    /// As given.
+    pub name: String,
+    /// What the dynamic linker said.
+    pub reason: String,
+}
+
+/// Resolver for `-l` libraries and everything else in the process.
+#[derive(Debug, Default)]
+pub struct ProcessSymbols {
+    /// Handles from `dlopen`, as numbers; kept open for the life of the process.
+    libraries: Vec<usize>,
+    /// Only the libraries given, not the process.
+    libraries_only: bool,
+    exit_functions: bool,
+    tables: Mutex<Option<Tables>>,
+}
+
+impl ProcessSymbols {
+    /// The process's symbols.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Answers from the opened libraries alone.
+    #[must_use]
+    pub fn libraries_only(mut self) -> Self {
+        self.libraries_only = true;
+        self
+    }
+
+    /// Supplies `atexit`, `at_quick_exit` and `pthread_atfork`, which glibc keeps in a static
+    /// library. Handlers then belong to the process: what was linked must never be unloaded.
+    #[must_use]
+    pub fn with_exit_functions(mut self) -> Self {
+        self.exit_functions = true;
+        self
+    }
+
+    /// Opens `name` as `dlopen` takes it; its symbols are asked before the process's. The
+    /// library stays open, and visible to libraries opened later.
+    ///
+    /// # Errors
+    /// The dynamic linker's words.
+    pub fn open(&mut self, name: &str) -> Result<(), LibraryError> {
+        let fail = |reason: String| LibraryError {
+            name: name.to_owned(),
+            reason,
+        };
+        let path = CString::new(name).map_err(|_| fail("the name holds a NUL byte".to_owned()))?;
+        // SAFETY: dlopen wants a NUL-terminated path. Running the library's constructors is
+        // what the caller asked for.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if handle.is_null() {
+            return Err(fail(last_error()));
+        }
+        self.libraries.push(handle.addr());
+        *self.tables.lock() = None;
+        Ok(())
+    }
+
+    /// The address of `name`, of its version `version` if one is given.
+    fn address(&self, name: &CStr, version: Option<&CStr>) -> Option<u64> {
+        let process = (!self.libraries_only).then_some(libc::RTLD_DEFAULT);
+        let libraries = self
+            .libraries
+            .iter()
+            .map(|&handle| std::ptr::with_exposed_provenance_mut::<c_void>(handle));
+        libraries.chain(process).find_map(|handle| {
+            let found = match version {
+                // SAFETY: the handle came from dlopen and was never closed, or is RTLD_DEFAULT;
+                // both strings end in NUL.
+                Some(version) => unsafe { libc::dlvsym(handle, name.as_ptr(), version.as_ptr()) },
+                // SAFETY: as above.
+                None => unsafe { libc::dlsym(handle, name.as_ptr()) },
+            };
+            let addr = low2g_platform::to_u64(found.addr());
+            (addr != 0).then_some(addr)
+        })
+    }
+
+    /// Type and size of `name` at `addr`.
+    fn describe(&self, name: &[u8], addr: u64) -> Found {
+        let mut tables = self.tables.lock();
+        let known = tables.get_or_insert_with(Tables::of_process);
+        if let Some(found) = known.find(name, addr) {
+            return found;
+        }
+        // A library may have come since the tables were read.
+        let fresh = known.is_stale().then(Tables::of_process);
+        if let Some(fresh) = fresh {
+            *known = fresh;
+        }
+        known.find(name, addr).unwrap_or_else(|| known.guess(addr))
+    }
+}
+
+impl SymbolResolver for ProcessSymbols {
+    fn resolve(&self, name: &str) -> Option<ExternalSymbol> {
+        let (base, version) = match name.split_once('@') {
+            // `name@@VERSION` is the default version, as assemblers write it.
+            Some((base, version)) => (base, Some(version.trim_start_matches('@'))),
+            None => (name, None),
+        };
+        let name = CString::new(base).ok()?;
+        let version = match version {
+            Some(version) => Some(CString::new(version).ok()?),
+            None => None,
+        };
+        let Some(addr) = self.address(&name, version.as_deref()) else {
+            return self.exit_functions.then(|| exit_function(base)).flatten();
+        };
+        let found = self.describe(base.as_bytes(), addr);
+        Some(ExternalSymbol {
+            addr,
+            size: found.size,
+            kind: found.kind,
+        })
+    }
+}
+
+/// What the dynamic linker last complained of.
+fn last_error() -> String {
+    // SAFETY: dlerror has no precondition.
+    let text = unsafe { libc::dlerror() };
+    if text.is_null() {
+        return "no reason given".to_owned();
+    }
+    // SAFETY: dlerror's string ends in NUL and lives until this thread's next dl* call.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_string_lossy().into_owned()
+}
+
+unsafe extern "C" {
+    fn __cxa_atexit(
+        function: unsafe extern "C" fn(*mut c_void),
+        argument: *mut c_void,
+        dso: *mut c_void,
+    ) -> c_int;
+    fn __cxa_at_quick_exit(function: unsafe extern "C" fn(*mut c_void), dso: *mut c_void) -> c_int;
+    fn __register_atfork(
+        prepare: Option<unsafe extern "C" fn()>,
+        parent: Option<unsafe extern "C" fn()>,
+        child: Option<unsafe extern "C" fn()>,
+        dso: *mut c_void,
+    ) -> c_int;
+}
+
+/// `atexit` of C: the handler ignores the argument that it gets.
+unsafe extern "C" fn atexit(function: unsafe extern "C" fn(*mut c_void)) -> c_int {
+    let null = std::ptr::null_mut();
+    // SAFETY: the C caller vouches for the function; no module to unload is bound (null).
+    unsafe { __cxa_atexit(function, null, null) }
+}
+
+/// `at_quick_exit` of C11.
+unsafe extern "C" fn at_quick_exit(function: unsafe extern "C" fn(*mut c_void)) -> c_int {
+    // SAFETY: as in `atexit`.
+    unsafe { __cxa_at_quick_exit(function, std::ptr::null_mut()) }
+}
+
+/// `pthread_atfork` of POSIX.
+unsafe extern "C" fn pthread_atfork(
+    prepare: Option<unsafe extern "C" fn()>,
+    parent: Option<unsafe extern "C" fn()>,
+    child: Option<unsafe extern "C" fn()>,
+) -> c_int {
+    // SAFETY: the C caller vouches for the functions; no module to unload is bound (null).
+    unsafe { __register_atfork(prepare, parent, child, std::ptr::null_mut()) }
+}
+
+fn exit_function(name: &str) -> Option<ExternalSymbol> {
+    let addr = match name {
+        "atexit" => (atexit as *const ()).addr(),
+        "at_quick_exit" => (at_quick_exit as *const ()).addr(),
+        "pthread_atfork" => (pthread_atfork as *const ()).addr(),
+        _ => return None,
+    };
+    Some(ExternalSymbol {
+        addr: low2g_platform::to_u64(addr),
+        size: 0,
+        kind: ExternalKind::Function,
+    })
+}

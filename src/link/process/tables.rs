@@ -1,0 +1,248 @@
+//! The dynamic symbol tables of the loaded libraries, read where the dynamic linker put them.
+//!
+//! Lookup is by the GNU hash table (`DT_GNU_HASH`): a Bloom filter word, a bucket, a chain.
+//! Source: glibc elf/dl-lookup.c `do_lookup_x`; binutils bfd/elflink.c for the layout.
+//!
+//! Invariant: addresses in a [`Library`] were given by `dl_iterate_phdr` for a library that
+//! was loaded then; the process keeps loaded what it links to (see the parent module).
+
+use std::ffi::{c_int, c_void};
+
+use crate::link::resolve::ExternalKind;
+
+const SHN_ABS: u16 = 0xfff1;
+const STT_OBJECT: u8 = 1;
+const STT_FUNC: u8 = 2;
+const STT_COMMON: u8 = 5;
+const STT_TLS: u8 = 6;
+const STT_GNU_IFUNC: u8 = 10;
+
+/// Type and size of a symbol.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) kind: ExternalKind,
+    pub(super) size: u64,
+}
+
+/// One loaded library's tables, by address.
+#[derive(Debug, Default)]
+struct Library {
+    base: u64,
+    symbols: u64,
+    strings: u64,
+    hash: u64,
+    /// Executable segments: start and end.
+    code: Vec<(u64, u64)>,
+}
+
+/// All of the process's.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    libraries: Vec<Library>,
+    /// How many libraries had been loaded and unloaded when this was read.
+    generation: (u64, u64),
+}
+
+/// A symbol as it stands in a dynamic symbol table.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct RawSymbol {
+    name: u32,
+    info: u8,
+    other: u8,
+    section: u16,
+    value: u64,
+    size: u64,
+}
+
+impl Tables {
+    pub(super) fn of_process() -> Self {
+        let mut tables = Self::default();
+        // SAFETY: the callback takes `data` for the &mut Tables that it is, and only during the call.
+        unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut tables).cast()) };
+        tables
+    }
+
+    /// Whether libraries came or went since.
+    pub(super) fn is_stale(&self) -> bool {
+        let mut now = (0, 0);
+        // SAFETY: the callback takes `data` for the &mut (u64, u64) that it is.
+        unsafe { libc::dl_iterate_phdr(Some(generation), (&raw mut now).cast()) };
+        now != self.generation
+    }
+
+    /// The definition of `name` that has the address `addr`, or is an ifunc (whose address is
+    /// what its resolver answered) or thread-local (whose address is this thread's).
+    pub(super) fn find(&self, name: &[u8], addr: u64) -> Option<Found> {
+        let hash = gnu_hash(name);
+        let mut with_hash = self.libraries.iter().filter(|library| library.hash != 0);
+        with_hash.find_map(|library| {
+            library.each(name, hash, &mut |symbol| {
+                let here =
+                    library.base.wrapping_add(symbol.value) == addr || symbol.section == SHN_ABS;
+                let (kind, matches) = match symbol.info & 15 {
+                    STT_GNU_IFUNC => (ExternalKind::Function, true),
+                    STT_TLS => (ExternalKind::Tls, true),
+                    STT_FUNC => (ExternalKind::Function, here),
+                    STT_OBJECT | STT_COMMON => (ExternalKind::Data, here),
+                    _ => (ExternalKind::Unknown, here),
+                };
+                let size = symbol.size;
+                matches.then_some(Found { kind, size })
+            })
+        })
+    }
+
+    /// For an address that no table names: code is a function.
+    pub(super) fn guess(&self, addr: u64) -> Found {
+        let mut code = self.libraries.iter().flat_map(|library| &library.code);
+        let kind = if code.any(|&(start, end)| start <= addr && addr < end) {
+            ExternalKind::Function
+        } else {
+            ExternalKind::Unknown
+        };
+        Found { kind, size: 0 }
+    }
+}
+
+impl Library {
+    /// Calls `visit` for every defined symbol of that name, until it answers.
+    fn each(
+        &self,
+        name: &[u8],
+        hash: u32,
+        visit: &mut dyn FnMut(RawSymbol) -> Option<Found>,
+    ) -> Option<Found> {
+        let word = |index: u64| -> u32 { read(self.hash + 4 * index) };
+        let (buckets, first, bloom_words, shift) = (
+            u64::from(word(0)),
+            u64::from(word(1)),
+            u64::from(word(2)),
+            word(3),
+        );
+        if buckets == 0 || bloom_words == 0 {
+            return None;
+        }
+        let bloom = self.hash + 16;
+        let filter: u64 = read(bloom + 8 * ((u64::from(hash) / 64) % bloom_words));
+        let bits = (1u64 << (hash % 64)) | (1u64 << ((hash >> (shift & 31)) % 64));
+        if filter & bits != bits {
+            return None;
+        }
+        let bucket_table = bloom + 8 * bloom_words;
+        let chain_table = bucket_table + 4 * buckets;
+        let mut index = u64::from(read::<u32>(bucket_table + 4 * (u64::from(hash) % buckets)));
+        if index < first {
+            return None;
+        }
+        loop {
+            let chained: u32 = read(chain_table + 4 * (index - first));
+            if (chained ^ hash) >> 1 == 0 {
+                let symbol: RawSymbol = read(self.symbols + 24 * index);
+                if symbol.section != 0 && self.name_is(symbol.name, name) {
+                    if let Some(found) = visit(symbol) {
+                        return Some(found);
+                    }
+                }
+            }
+            if chained & 1 == 1 {
+                return None;
+            }
+            index += 1;
+        }
+    }
+
+    /// Whether the string at `offset` of the string table is `name`.
+    fn name_is(&self, offset: u32, name: &[u8]) -> bool {
+        let start = self.strings + u64::from(offset);
+        (start..)
+            .zip(name)
+            .all(|(at, &byte)| read::<u8>(at) == byte)
+            && read::<u8>(start + low2g_platform::to_u64(name.len())) == 0
+    }
+}
+
+/// Reads a value of the dynamic linker's tables.
+fn read<T: Copy>(addr: u64) -> T {
+    let pointer = std::ptr::with_exposed_provenance::<T>(low2g_platform::to_usize(addr));
+    // SAFETY: `addr` lies in the tables of a loaded library: it comes from its dynamic section
+    // (module invariant) by the format's own arithmetic; every bit pattern is a valid T here.
+    unsafe { pointer.read_unaligned() }
+}
+
+/// The hash of `DT_GNU_HASH`: Bernstein's, from 5381.
+fn gnu_hash(name: &[u8]) -> u32 {
+    name.iter().fold(5381, |hash: u32, &byte| {
+        hash.wrapping_mul(33).wrapping_add(u32::from(byte))
+    })
+}
+
+unsafe extern "C" fn generation(
+    info: *mut libc::dl_phdr_info,
+    _size: usize,
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: the dynamic linker passes a valid info for the duration of the call.
+    let info = unsafe { &*info };
+    // SAFETY: `is_stale` passed a (u64, u64) and does not touch it meanwhile.
+    let out = unsafe { &mut *data.cast::<(u64, u64)>() };
+    *out = (info.dlpi_adds, info.dlpi_subs);
+    1
+}
+
+unsafe extern "C" fn collect(
+    info: *mut libc::dl_phdr_info,
+    _size: usize,
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: the dynamic linker passes a valid info for the duration of the call.
+    let info = unsafe { &*info };
+    // SAFETY: `of_process` passed a Tables and does not touch it meanwhile.
+    let tables = unsafe { &mut *data.cast::<Tables>() };
+    // SAFETY: dlpi_phdr points at dlpi_phnum program headers.
+    let headers =
+        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let mut library = Library {
+        base: info.dlpi_addr,
+        ..Library::default()
+    };
+    for header in headers {
+        let start = library.base.wrapping_add(header.p_vaddr);
+        match header.p_type {
+            libc::PT_LOAD if header.p_flags & libc::PF_X != 0 => {
+                library.code.push((start, start + header.p_memsz));
+            }
+            libc::PT_DYNAMIC => library.read_dynamic(start, start + header.p_memsz),
+            _ => {}
+        }
+    }
+    tables.generation = (info.dlpi_adds, info.dlpi_subs);
+    tables.libraries.push(library);
+    0
+}
+
+impl Library {
+    fn read_dynamic(&mut self, start: u64, end: u64) {
+        let mut at = start;
+        while at + 16 <= end {
+            let (tag, value): (u64, u64) = (read(at), read(at + 8));
+            // glibc has relocated these addresses; others (the vDSO, musl) leave them relative.
+            let addr = if value < self.base {
+                value + self.base
+            } else {
+                value
+            };
+            match tag {
+                0 => break,
+                5 => self.strings = addr,
+                6 => self.symbols = addr,
+                0x6fff_fef5 => self.hash = addr,
+                _ => {}
+            }
+            at += 16;
+        }
+        if self.strings == 0 || self.symbols == 0 {
+            self.hash = 0;
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! In-flight and finalized memory of placed sections.
+//!
+//! Invariants: regions never overlap; a slot's bytes lie inside its region; all
+//! regions are writable until `finalize`, which gives each its kind's access.
+
+use std::collections::BTreeMap;
+
+use low2g_platform::{AddrRange, Protection, align_up, to_usize};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha12Rng;
+
+use crate::alloc::{Certificate, Kind, MapRequest, Mapping, Step};
+
+use super::error::PlaceError;
+use super::fixed;
+use super::group::{self, Group};
+use super::request::{Placer, SectionKind, SectionRequest};
+
+/// Page size that dry runs lay out for.
+const DRY_PAGE: u64 = 4096;
+/// What fills the gaps of code regions: `int3`, so that a stray jump stops at once.
+const CODE_FILL: u8 = 0xcc;
+/// Draws of a dry run before it looks for a hole instead.
+const DRY_DRAWS: usize = 32;
+
+/// Where a section landed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Address of its first byte.
+    pub addr: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Its region, by index; `None` for a section without bytes.
+    pub region: Option<usize>,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mapping),
+    Buffer(Vec<u8>),
+    /// A dry run's zero pages.
+    Untouched,
+}
+
+#[derive(Debug)]
+struct Region {
+    info: RegionInfo,
+    bytes: Bytes,
+}
+
+/// A region: whole pages of one access.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegionInfo {
+    /// Where.
+    pub range: AddrRange,
+    /// Final access.
+    pub kind: SectionKind,
+    /// Nothing in it was ever written: all zero.
+    pub zero_fill: bool,
+    /// Several sections share it.
+    pub arena: bool,
+    /// How its address was chosen.
+    pub certificate: Certificate,
+}
+
+/// Placed sections that can be written and not yet executed. Dropping it gives all back.
+#[derive(Debug)]
+pub struct InFlight {
+    placer: Placer,
+    regions: Vec<Region>,
+    slots: Vec<Slot>,
+    /// A dry run's taken ranges, start to end.
+    taken: BTreeMap<u64, u64>,
+    rng: Option<ChaCha12Rng>,
+}
+
+impl InFlight {
+    pub(super) fn new(placer: Placer) -> Self {
+        let rng = match &placer {
+            Placer::DryRun { seed, .. } => Some(ChaCha12Rng::seed_from_u64(*seed)),
+            Placer::Mapped { .. } => None,
+        };
+        Self {
+            placer,
+            regions: Vec::new(),
+            slots: Vec::new(),
+            taken: BTreeMap::new(),
+            rng,
+        }
+    }
+
+    /// Places more sections; their indices follow those already placed.
+    ///
+    /// # Errors
+    /// As [`Placer::place`]; what was placed before stays.
+    pub fn extend(&mut self, requests: &[SectionRequest]) -> Result<(), PlaceError> {
+        let first = self.slots.len();
+        let (first_region, page) = (self.regions.len(), self.page());
+        self.slots.extend(requests.iter().map(|request| Slot {
+            addr: request.at.unwrap_or(0),
+            size: request.size,
+            region: None,
+        }));
+        let result = self.place_all(requests, first, page);
+        if result.is_err() {
+            for region in self.regions.drain(first_region..) {
+                self.taken.remove(&region.info.range.start());
+            }
+            self.slots.truncate(first);
+        } else {
+            self.place_empty(requests, first);
+        }
+        result
+    }
+
+    fn page(&self) -> u64 {
+        match &self.placer {
+            Placer::Mapped { allocator, .. } => allocator.page_size(),
+            Placer::DryRun { .. } => DRY_PAGE,
+        }
+    }
+
+    fn place_all(
+        &mut self,
+        requests: &[SectionRequest],
+        first: usize,
+        page: u64,
+    ) -> Result<(), PlaceError> {
+        let dry = matches!(self.placer, Placer::DryRun { .. });
+        for run in fixed::runs(requests, if dry { 1 } else { page })? {
+            let index = run.members.first().map_or(0, |&(index, _)| index);
+            let group = Group {
+                kind: run.kind,
+                size: run.range.len(),
+                align: 1,
+                zero_fill: run.zero_fill,
+                arena: run.members.len() > 1,
+                members: run.members,
+            };
+            self.add_region(group, Some(run.range), index, first, page)?;
+        }
+        let groups = group::groups(requests, page).map_err(|index| PlaceError::TooBig {
+            index,
+            at: 0,
+            size: requests[index].size,
+        })?;
+        for group in groups {
+            let index = group.members.first().map_or(0, |&(index, _)| index);
+            self.add_region(group, None, index, first, page)?;
+        }
+        Ok(())
+    }
+
+    /// Sections without bytes get an address that suits them: some region's start.
+    fn place_empty(&mut self, requests: &[SectionRequest], first: usize) {
+        let fallback = self
+            .regions
+            .first()
+            .map_or(0, |region| region.info.range.start());
+        for (slot, request) in self.slots[first..].iter_mut().zip(requests) {
+            if request.size == 0 && request.at.is_none() {
+                let fits = |region: &&Region| region.info.range.start() % request.align == 0;
+                let same = |region: &&Region| region.info.kind == request.kind && fits(region);
+                slot.addr = self
+                    .regions
+                    .iter()
+                    .find(same)
+                    .or_else(|| self.regions.iter().find(fits))
+                    .map_or(fallback, |region| region.info.range.start());
+            }
+        }
+    }
+
+    fn add_region(
+        &mut self,
+        group: Group,
+        at: Option<AddrRange>,
+        index: usize,
+        first: usize,
+        page: u64,
+    ) -> Result<(), PlaceError> {
+        let size = match at {
+            Some(range) => range.len(),
+            None => align_up(group.size, page).ok_or(PlaceError::TooBig {
+                index,
+                at: 0,
+                size: group.size,
+            })?,
+        };
+        let (range, certificate, mut bytes) = match self.placer.clone() {
+            Placer::Mapped {
+                allocator,
+                reach,
+                min_entropy,
+            } => {
+                let request = MapRequest {
+                    size,
+                    align: group.align.max(page),
+                    reach,
+                    at: at.map(AddrRange::start),
+                    min_entropy,
+                    protection: Protection::ReadWrite,
+                    kind: if group.arena {
+                        Kind::Arena
+                    } else {
+                        Kind::Section
+                    },
+                    label: label(group.kind).to_owned(),
+                };
+                let mapping = allocator
+                    .map(&request)
+                    .map_err(|source| PlaceError::Section { index, source })?;
+                (
+                    mapping.range(),
+                    mapping.certificate(),
+                    Bytes::Mapped(mapping),
+                )
+            }
+            Placer::DryRun { window, .. } => {
+                let (range, certificate) = match at {
+                    Some(range) => (self.take_exactly(index, range)?, fixed_certificate()),
+                    None => self.draw(index, size, group.align.max(page), window)?,
+                };
+                let bytes = if group.zero_fill {
+                    Bytes::Untouched
+                } else {
+                    Bytes::Buffer(vec![0; to_usize(range.len())])
+                };
+                (range, certificate, bytes)
+            }
+        };
+        if group.kind == SectionKind::Code {
+            fill_gaps(&mut bytes, &group, &self.slots[first..]);
+        }
+        let number = self.regions.len();
+        for &(member, offset) in &group.members {
+            let slot = &mut self.slots[first + member];
+            slot.addr = range.start() + offset;
+            slot.region = Some(number);
+        }
+        self.regions.push(Region {
+            info: RegionInfo {
+                range,
+                kind: group.kind,
+                zero_fill: group.zero_fill,
+                arena: group.arena,
+                certificate,
+            },
+            bytes,
+        });
+        Ok(())
+    }
+
+    fn take_exactly(&mut self, index: usize, range: AddrRange) -> Result<AddrRange, PlaceError> {
+        if let Some(other) = self.overlap(range) {
+            return Err(PlaceError::Overlap {
+                index,
+                range,
+                other,
+            });
+        }
+        self.taken.insert(range.start(), range.end());
+        Ok(range)
+    }
+
+    fn overlap(&self, range: AddrRange) -> Option<AddrRange> {
+        let (&start, &end) = self.taken.range(..range.end()).next_back()?;
+        AddrRange::new(start, end).filter(|other| other.overlaps(range))
+    }
+
+    /// A dry run's draw: uniform over the aligned addresses of the window, then the first hole.
+    fn draw(
+        &mut self,
+        index: usize,
+        size: u64,
+        align: u64,
+        window: AddrRange,
+    ) -> Result<(AddrRange, Certificate), PlaceError> {
+        let first = align_up(window.start(), align).unwrap_or(u64::MAX);
+        let room = window.end().saturating_sub(first);
+        let slots = if room < size {
+            0
+        } else {
+            (room - size) / align + 1
+        };
+        for _ in 0..DRY_DRAWS {
+            let Some(rng) = self.rng.as_mut().filter(|_| slots > 0) else {
+                break;
+            };
+            let start = first + rng.random_range(0..slots) * align;
+            if let Some(range) = AddrRange::at(start, size)
+                && self.overlap(range).is_none()
+            {
+                self.taken.insert(range.start(), range.end());
+                return Ok((range, dry_certificate(Step::Draw, slots)));
+            }
+        }
+        let (mut start, mut largest) = (first, 0);
+        let ends: Vec<(u64, u64)> = self
+            .taken
+            .range(..window.end())
+            .map(|(&s, &e)| (s, e))
+            .collect();
+        for (taken_start, taken_end) in ends.into_iter().chain([(window.end(), u64::MAX)]) {
+            let free = taken_start.min(window.end()).saturating_sub(start);
+            largest = largest.max(free);
+            if free >= size
+                && let Some(range) = AddrRange::at(start, size)
+            {
+                self.taken.insert(range.start(), range.end());
+                return Ok((range, dry_certificate(Step::FirstFit, slots)));
+            }
+            start = start.max(align_up(taken_end, align).unwrap_or(u64::MAX));
+        }
+        Err(PlaceError::WindowFull {
+            index,
+            size,
+            align,
+            window,
+            largest,
+        })
+    }
+
+    /// Address, size and region of section `index`.
+    ///
+    /// # Panics
+    /// If there is no such section.
+    #[must_use]
+    pub fn slot(&self, index: usize) -> Slot {
+        self.slots[index]
+    }
+
+    /// The region of section `index`; `None` for a section without bytes.
+    #[must_use]
+    pub fn region_of(&self, index: usize) -> Option<&RegionInfo> {
+        Some(&self.regions[self.slots.get(index)?.region?].info)
+    }
+
+    /// The bytes of section `index` to write; empty for zero-fill regions of a dry run.
+    pub fn working_mem(&mut self, index: usize) -> &mut [u8] {
+        let slot = self.slots[index];
+        let Some(region) = slot.region.and_then(|number| self.regions.get_mut(number)) else {
+            return &mut [];
+        };
+        let offset = to_usize(slot.addr - region.info.range.start());
+        let range = offset..offset + to_usize(slot.size);
+        match &mut region.bytes {
+            Bytes::Mapped(mapping) => mapping
+                .working_mem()
+                .and_then(|bytes| bytes.get_mut(range))
+                .unwrap_or_default(),
+            Bytes::Buffer(buffer) => &mut buffer[range],
+            Bytes::Untouched => &mut [],
+        }
+    }
+
+    /// Gives every region its final access.
+    ///
+    /// # Errors
+    /// The system refuses; everything is then given back.
+    pub fn finalize(mut self) -> Result<Finalized, PlaceError> {
+        for region in &mut self.regions {
+            region.set_access(region.info.kind)?;
+        }
+        Ok(Finalized {
+            regions: self.regions,
+            slots: self.slots,
+        })
+    }
+}
+
+impl Region {
+    fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
+        if let Bytes::Mapped(mapping) = &mut self.bytes
+            && kind != SectionKind::Data
+        {
+            mapping
+                .protect(self.info.range, kind.protection())
+                .map_err(|source| PlaceError::Protect { source })?;
+        }
+        self.info.kind = kind;
+        Ok(())
+    }
+}
+
+/// Placed sections with their final access. Dropping it unmaps them.
+#[derive(Debug)]
+pub struct Finalized {
+    regions: Vec<Region>,
+    slots: Vec<Slot>,
+}
+
+impl Finalized {
+    /// All regions.
+    pub fn regions(&self) -> impl Iterator<Item = &RegionInfo> {
+        self.regions.iter().map(|region| &region.info)
+    }
+
+    /// Address, size and region of section `index`.
+    ///
+    /// # Panics
+    /// If there is no such section.
+    #[must_use]
+    pub fn slot(&self, index: usize) -> Slot {
+        self.slots[index]
+    }
+
+    /// The region of section `index`; `None` for a section without bytes.
+    #[must_use]
+    pub fn region_of(&self, index: usize) -> Option<&RegionInfo> {
+        Some(&self.regions[self.slots.get(index)?.region?].info)
+    }
+
+    /// The bytes of section `index` if its region is still writable, for the link's own slots.
+    pub(crate) fn data_mem(&mut self, index: usize) -> Option<&mut [u8]> {
+        let slot = *self.slots.get(index)?;
+        let region = self.regions.get_mut(slot.region?)?;
+        let start = to_usize(slot.addr - region.info.range.start());
+        let range = start..start + to_usize(slot.size);
+        match &mut region.bytes {
+            Bytes::Mapped(mapping) => mapping.working_mem()?.get_mut(range),
+            Bytes::Buffer(buffer) => buffer.get_mut(range),
+            Bytes::Untouched => None,
+        }
+    }
+
+    /// Takes write access from the (data) region of section `index`, for good.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn make_read_only(&mut self, index: usize) -> Result<(), PlaceError> {
+        match self.slots[index].region {
+            Some(number) => self.regions[number].set_access(SectionKind::ReadOnly),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies out `range`, as the process sees it now; `None` if no region holds all of it.
+    /// A zero-fill region of a dry run reads as zeros.
+    #[must_use]
+    pub fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
+        let region = self
+            .regions
+            .iter()
+            .find(|region| region.info.range.encloses(range))?;
+        match &region.bytes {
+            Bytes::Mapped(mapping) => mapping.read(range),
+            Bytes::Buffer(buffer) => {
+                let start = to_usize(range.start() - region.info.range.start());
+                buffer
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
+        }
+    }
+}
+
+const fn label(kind: SectionKind) -> &'static str {
+    match kind {
+        SectionKind::Code => "code sections",
+        SectionKind::ReadOnly => "read-only sections",
+        SectionKind::Data => "data sections",
+    }
+}
+
+/// Fills what no section of a code region covers with `int3`.
+fn fill_gaps(bytes: &mut Bytes, group: &Group, slots: &[Slot]) {
+    let memory: &mut [u8] = match bytes {
+        Bytes::Mapped(mapping) => mapping.working_mem().unwrap_or_default(),
+        Bytes::Buffer(buffer) => buffer,
+        Bytes::Untouched => return,
+    };
+    let mut end = 0;
+    for &(member, offset) in &group.members {
+        memory[to_usize(end)..to_usize(offset)].fill(CODE_FILL);
+        end = offset + slots[member].size;
+    }
+    memory[to_usize(end)..].fill(CODE_FILL);
+}
+
+fn fixed_certificate() -> Certificate {
+    dry_certificate(Step::Fixed, 1)
+}
+
+/// A dry run's addresses come from its seed: they carry no entropy.
+fn dry_certificate(step: Step, free_slots: u64) -> Certificate {
+    Certificate {
+        entropy_bits: 0.0,
+        conditional_bits: 0.0,
+        step,
+        free_slots,
+        free_slots_exact: true,
+        seeded: true,
+    }
+}

@@ -54,6 +54,8 @@ struct Judged<'a> {
     object: usize,
     section: usize,
     entries: Vec<Entry<'a>>,
+    /// Relocations beside memory that have no row; ld judges the bytes all the same.
+    unlisted: usize,
     /// Byte ranges of instructions that moved to islands.
     moved: Vec<Range<usize>>,
 }
@@ -132,10 +134,13 @@ fn choose_judges<'a>(
                 continue;
             };
             let moved = moved_places(object, section, islands, faults);
-            let mut entries = Vec::new();
+            let (mut entries, mut unlisted) = (Vec::new(), 0);
             for rela in object.elf.relocations(section) {
                 let Some(row) = rows.take(object, section, &rela) else {
-                    if rela.kind != 0 {
+                    let beside = object.beside(section).is_some();
+                    if beside && formula::is_plain(rela.kind) {
+                        unlisted += 1;
+                    } else if rela.kind != 0 {
                         faults.add(format!(
                             "{}: no row in the dump",
                             objects::describe(object, section, &rela)
@@ -173,6 +178,7 @@ fn choose_judges<'a>(
                 object: number,
                 section,
                 entries,
+                unlisted,
                 moved,
             });
         }

@@ -47,6 +47,7 @@ impl Evidence<'_> {
         };
         self.summary.sections += 1;
         self.summary.bytes += in_file.size;
+        self.summary.by_ld += one.unlisted;
         let by_formula = self.judge_fields(&one, &name, found.len());
 
         let differs = |&at: &usize| !by_formula[at] && wanted.get(at) != Some(&found[at]);

@@ -277,12 +277,12 @@ impl InFlight {
                     },
                     label: label(group.kind).to_owned(),
                 };
-                let mapping = allocator
+                let mut mapping = allocator
                     .map(&request)
                     .map_err(|source| PlaceError::Section { index, source })?;
                 if !group.zero_fill {
                     // One call instead of a fault a page. It is advice: without it, pages come at first touch.
-                    let _ = allocator.platform().populate(mapping.range());
+                    let _ = mapping.populate();
                 }
                 (
                     mapping.range(),

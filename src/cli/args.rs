@@ -118,6 +118,9 @@ pub(crate) struct MapArgs {
     /// Print regions (format low2g-map/1)
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write the picture as SVG, besides what is printed
+    #[arg(long, value_name = "OUT")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -9,6 +9,7 @@ mod link;
 mod map;
 mod run;
 mod setup;
+mod svg;
 mod table;
 mod time;
 

@@ -14,6 +14,7 @@ use super::far::{Plan, SLOT_SIZE, STUB_SIZE};
 use super::init::InitLists;
 use super::layout::Layout;
 use super::module::{Export, Module, PendingIfunc};
+use super::object::{Object, Symbol, SymbolPlace};
 use super::options::Relax;
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
@@ -46,6 +47,12 @@ pub struct PlacedSection {
     pub size: u64,
     /// Its pages; `None` for a section without bytes.
     pub region: Option<RegionInfo>,
+}
+
+/// Whether a symbol without a type is in code: what assembly without `.type` defines.
+fn is_code_label(object: &Object<'_>, raw: &Symbol, index: usize) -> bool {
+    raw.st_type() == elf::STT_NOTYPE
+        && matches!(object.place_of(index, raw), Ok(SymbolPlace::Section(section)) if object.sections[section].is_exec())
 }
 
 impl Linked<'_> {
@@ -146,7 +153,7 @@ impl Linked<'_> {
         let mut values = Vec::new();
         value::of_object(object, &self.globals, &addresses, &mut values)?;
         for value in &mut values {
-            if value.has(value::DISCARDED | value::UNRESOLVED) {
+            if value.has(value::UNRESOLVED) {
                 *value = Value { addr: 0, flags: 0 };
             }
             // Debug information wants the variable's offset, the function's own address, whatever they are.
@@ -217,9 +224,10 @@ impl Linked<'_> {
                 Definition::Object { object, symbol } => {
                     let object = &self.tables.objects[to_index(object)];
                     match object.symbols().get(to_index(symbol)) {
-                        Some(raw) if raw.st_type() != elf::STT_TLS => {
-                            (raw.st_size(LE), value.has(FUNCTION))
-                        }
+                        Some(raw) if raw.st_type() != elf::STT_TLS => (
+                            raw.st_size(LE),
+                            value.has(FUNCTION) || is_code_label(object, raw, to_index(symbol)),
+                        ),
                         _ => continue,
                     }
                 }

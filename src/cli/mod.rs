@@ -29,12 +29,16 @@ pub(crate) enum Failure {
     Usage(String),
     #[error(transparent)]
     Link(#[from] LinkFailure),
-    #[error("{0}; use --reach 4g or near:ADDR, or run `low2g map` to see what holds the space")]
+    #[error(
+        "memory: {0}; use --reach 4g or near:ADDR, or run `low2g map` to see what holds the space"
+    )]
     NoLowMemory(#[from] AllocError),
-    #[error(transparent)]
+    #[error("input: {0}")]
     Library(#[from] LibraryError),
     #[error("{0}")]
     Other(String),
+    #[error("cannot write: {0}")]
+    Write(std::io::Error),
     /// Already said elsewhere (the dump).
     #[error("")]
     Silent(u8),
@@ -48,17 +52,25 @@ impl From<LinkError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::Other(format!("cannot write: {error}"))
+        Self::Write(error)
     }
 }
 
 impl Failure {
+    /// Whether a dump can tell it: not if the command line itself is wrong, or the dump unwritten.
+    fn has_row(&self) -> bool {
+        matches!(
+            self,
+            Self::NoLowMemory(_) | Self::Library(_) | Self::Other(_)
+        )
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
             Self::Link(failure) => link_code(failure),
             Self::NoLowMemory(_) => 3,
-            Self::Library(_) | Self::Other(_) => 1,
+            Self::Library(_) | Self::Other(_) | Self::Write(_) => 1,
             Self::Silent(code) => *code,
         }
     }

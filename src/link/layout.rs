@@ -189,7 +189,8 @@ impl Layout {
         for request in &mut self.requests {
             if request.at.is_none() {
                 let turn = !dry_run && last.is_some_and(|kind| kind != request.kind);
-                request.at = advance(&mut self.cursor, request, turn);
+                // What runs past the last address stays where it begins: the placer refuses it.
+                request.at = advance(&mut self.cursor, request, turn).or(self.cursor);
                 last = Some(request.kind);
             }
         }
@@ -255,9 +256,14 @@ pub(crate) fn resolve_pins<'o>(
         };
         let sections = &tables.objects[object].sections;
         let section = match &pin.section {
-            SectionName::Index(index) => (*index < sections.len())
-                .then_some(*index)
-                .ok_or_else(|| (pin, format!("has {} sections, no #{index}", sections.len())))?,
+            SectionName::Index(index) => match sections.get(*index) {
+                Some(section) if section.is_loaded() => *index,
+                Some(section) => {
+                    let name = section.display_name();
+                    return Err((pin, format!("section #{index} ({name}) is not loaded")));
+                }
+                None => return Err((pin, format!("has {} sections, no #{index}", sections.len()))),
+            },
             SectionName::Name(name) => {
                 let mut found = sections
                     .iter()

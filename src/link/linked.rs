@@ -146,7 +146,7 @@ impl Linked<'_> {
         let mut values = Vec::new();
         value::of_object(object, &self.globals, &addresses, &mut values)?;
         for value in &mut values {
-            if value.has(value::DISCARDED | value::UNRESOLVED) {
+            if value.has(value::UNRESOLVED) {
                 *value = Value { addr: 0, flags: 0 };
             }
             // Debug information wants the variable's offset, the function's own address, whatever they are.

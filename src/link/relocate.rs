@@ -251,7 +251,8 @@ impl<'d> Placed<'d> {
                 at: own_pin(self.options, name),
             };
             if request.at.is_none() {
-                request.at = advance(&mut self.layout.cursor, &request, true);
+                request.at =
+                    advance(&mut self.layout.cursor, &request, true).or(self.layout.cursor);
             }
             numbers[index] = Some(self.layout.requests.len() + requests.len());
             requests.push(request);

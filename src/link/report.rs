@@ -258,6 +258,21 @@ impl Report {
         }
     }
 
+    /// The dump of a link that did not begin: one error, about no object.
+    #[must_use]
+    pub fn of_message(kind: &'static str, message: &str) -> Self {
+        Self {
+            format: "low2g-dump/1",
+            status: "error",
+            errors: vec![ErrorRow {
+                kind,
+                message: message.to_owned(),
+                ..ErrorRow::default()
+            }],
+            ..Self::default()
+        }
+    }
+
     /// The dump of a link.
     ///
     /// # Errors

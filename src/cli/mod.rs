@@ -4,6 +4,7 @@
 mod args;
 mod compile;
 mod demo;
+mod entropy;
 mod link;
 mod map;
 mod run;
@@ -95,6 +96,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => args.common.seed,
         Command::Link(args) => args.common.seed,
         Command::Demo(args) => args.seed,
+        Command::Entropy(args) => args.seed.filter(|_| !args.child),
         Command::Map(_) => None,
     };
     let result = match cli.command {
@@ -102,6 +104,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Link(args) => link::link(&args),
         Command::Map(args) => map::map(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Entropy(args) => entropy::entropy(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 
 use hashbrown::HashMap;
 
-use crate::place::{SectionKind, SectionRequest};
+use crate::place::{CodeModel, SectionKind, SectionRequest};
 use low2g_platform::align_up;
 use object::elf;
 
@@ -89,6 +89,7 @@ impl Layout {
                         size: section.size,
                         align: section.align,
                         zero_fill: section.is_zero_fill(),
+                        anywhere: options.model != CodeModel::Small && section.is_large(),
                         at: pins.get(&(number, index)).copied(),
                     });
                 }
@@ -126,6 +127,7 @@ impl Layout {
             size: slots * SLOT_SIZE,
             align: SLOT_SIZE,
             zero_fill: false,
+            anywhere: false,
             at: None,
         });
         self.requests.push(SectionRequest {
@@ -133,6 +135,7 @@ impl Layout {
             size: stubs * STUB_SIZE,
             align: STUB_SIZE,
             zero_fill: false,
+            anywhere: false,
             at: None,
         });
     }
@@ -145,6 +148,7 @@ impl Layout {
             size: 0,
             align: 1,
             zero_fill: true,
+            anywhere: false,
             at: None,
         };
         for &member in members {
@@ -177,6 +181,7 @@ impl Layout {
                     size,
                     align: align.checked_next_power_of_two().unwrap_or(1 << 63),
                     zero_fill: true,
+                    anywhere: false,
                     at: None,
                 });
             }

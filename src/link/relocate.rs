@@ -248,6 +248,7 @@ impl<'d> Placed<'d> {
                 size: sizes[index],
                 align: STUB_SIZE,
                 zero_fill: false,
+                anywhere: false,
                 at: own_pin(self.options, name),
             };
             if request.at.is_none() {

@@ -30,9 +30,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
             "low2g: undefined_symbol: entry {entry} is not a function that the objects define; add the object that does, or name another with --entry"
         )));
     }
-    // The runtime of Rust ignores SIGPIPE; a C program expects to end when its reader does.
-    // SAFETY: SIG_DFL installs no handler, and nothing of ours relies on the signal being ignored.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     // SAFETY: running the program is what the user asked for; `--entry` names a function of
     // main's signature. The module is never unmapped: it belongs to the process now.
     let result = unsafe { module.run_main(entry, &arguments) };

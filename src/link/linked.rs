@@ -14,7 +14,6 @@ use super::far::{Plan, SLOT_SIZE, STUB_SIZE};
 use super::init::InitLists;
 use super::layout::Layout;
 use super::module::{Export, Module, PendingIfunc};
-use super::object::{Object, Symbol, SymbolPlace};
 use super::options::Relax;
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
@@ -47,12 +46,6 @@ pub struct PlacedSection {
     pub size: u64,
     /// Its pages; `None` for a section without bytes.
     pub region: Option<RegionInfo>,
-}
-
-/// Whether a symbol without a type is in code: what assembly without `.type` defines.
-fn is_code_label(object: &Object<'_>, raw: &Symbol, index: usize) -> bool {
-    raw.st_type() == elf::STT_NOTYPE
-        && matches!(object.place_of(index, raw), Ok(SymbolPlace::Section(section)) if object.sections[section].is_exec())
 }
 
 impl Linked<'_> {
@@ -223,11 +216,14 @@ impl Linked<'_> {
             let (size, function) = match global.definition {
                 Definition::Object { object, symbol } => {
                     let object = &self.tables.objects[to_index(object)];
-                    match object.symbols().get(to_index(symbol)) {
-                        Some(raw) if raw.st_type() != elf::STT_TLS => (
-                            raw.st_size(LE),
-                            value.has(FUNCTION) || is_code_label(object, raw, to_index(symbol)),
-                        ),
+                    let index = to_index(symbol);
+                    match object.symbols().get(index) {
+                        Some(raw) if raw.st_type() != elf::STT_TLS => {
+                            // Assembly often leaves the type out: a label in code is a function.
+                            let label =
+                                raw.st_type() == elf::STT_NOTYPE && object.is_code(index, raw);
+                            (raw.st_size(LE), value.has(FUNCTION) || label)
+                        }
                         _ => continue,
                     }
                 }

@@ -5,7 +5,10 @@
 
 use low2g_platform::{AddrRange, Protection, align_up, to_usize};
 
-use crate::alloc::{Certificate, Kind, MapRequest, Mapping, Placement, Reach};
+use crate::alloc::{
+    Certificate, CodeBlock, Kind, LowAllocator, MapRequest, Mapping, Placement, PublishedCode,
+    Reach,
+};
 
 use super::dry::{self, DrySpace};
 use super::error::PlaceError;
@@ -32,6 +35,9 @@ pub struct Slot {
 #[derive(Debug)]
 enum Bytes {
     Mapped(Mapping),
+    /// Code where writable memory may not become executable: two views, not yet published.
+    Writing(CodeBlock),
+    Published(PublishedCode),
     Buffer(Vec<u8>),
     /// A dry run's zero pages.
     Untouched,
@@ -231,6 +237,23 @@ impl InFlight {
         };
         let span = self.span(index)?;
         let (range, certificate, mut bytes) = match self.placer.clone() {
+            Placer::Mapped { allocator, .. }
+                if group.kind == SectionKind::Code
+                    && at.is_none()
+                    && !may_become_code(&allocator) =>
+            {
+                let code = allocator
+                    .allocate_code(size, group.align.max(page))
+                    .map_err(|source| PlaceError::Section { index, source })?;
+                let range = AddrRange::at(code.exec_addr(), size)
+                    .filter(|range| span.encloses(*range))
+                    .ok_or(PlaceError::Views {
+                        index,
+                        addr: code.exec_addr(),
+                        span,
+                    })?;
+                (range, code.certificate(), Bytes::Writing(code))
+            }
             Placer::Mapped {
                 allocator,
                 reach,
@@ -254,12 +277,12 @@ impl InFlight {
                     },
                     label: label(group.kind).to_owned(),
                 };
-                let mapping = allocator
+                let mut mapping = allocator
                     .map(&request)
                     .map_err(|source| PlaceError::Section { index, source })?;
                 if !group.zero_fill {
                     // One call instead of a fault a page. It is advice: without it, pages come at first touch.
-                    let _ = allocator.platform().populate(mapping.range());
+                    let _ = mapping.populate();
                 }
                 (
                     mapping.range(),
@@ -331,8 +354,9 @@ impl InFlight {
                 .working_mem()
                 .and_then(|bytes| bytes.get_mut(range))
                 .unwrap_or_default(),
+            Bytes::Writing(code) => code.working_mem().get_mut(range).unwrap_or_default(),
             Bytes::Buffer(buffer) => &mut buffer[range],
-            Bytes::Untouched => &mut [],
+            Bytes::Untouched | Bytes::Published(_) => &mut [],
         }
     }
 
@@ -353,13 +377,17 @@ impl InFlight {
 
 impl Region {
     fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
-        if let Bytes::Mapped(mapping) = &mut self.bytes
-            && kind != SectionKind::Data
-        {
-            mapping
-                .protect(self.info.range, kind.protection())
-                .map_err(|source| PlaceError::Protect { source })?;
-        }
+        let refused = |source| PlaceError::Protect { source };
+        self.bytes = match std::mem::replace(&mut self.bytes, Bytes::Untouched) {
+            Bytes::Mapped(mut mapping) if kind != SectionKind::Data => {
+                mapping
+                    .protect(self.info.range, kind.protection())
+                    .map_err(refused)?;
+                Bytes::Mapped(mapping)
+            }
+            Bytes::Writing(code) => Bytes::Published(code.publish().map_err(refused)?),
+            other => other,
+        };
         self.info.kind = kind;
         Ok(())
     }
@@ -402,7 +430,7 @@ impl Finalized {
         match &mut region.bytes {
             Bytes::Mapped(mapping) => mapping.working_mem()?.get_mut(range),
             Bytes::Buffer(buffer) => buffer.get_mut(range),
-            Bytes::Untouched => None,
+            Bytes::Untouched | Bytes::Writing(_) | Bytes::Published(_) => None,
         }
     }
 
@@ -433,9 +461,25 @@ impl Finalized {
                     .get(start..start + to_usize(range.len()))
                     .map(<[u8]>::to_vec)
             }
+            Bytes::Published(code) => {
+                let start = to_usize(range.start() - region.info.range.start());
+                code.read()
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Writing(_) => None,
             Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
         }
     }
+}
+
+/// Whether private memory that was written may be made executable (not under `PR_SET_MDWE`).
+fn may_become_code(allocator: &LowAllocator) -> bool {
+    allocator
+        .platform()
+        .config()
+        .capabilities
+        .protect_to_execute
 }
 
 const fn label(kind: SectionKind) -> &'static str {
@@ -451,7 +495,8 @@ fn fill_gaps(bytes: &mut Bytes, group: &Group, slots: &[Slot]) {
     let memory: &mut [u8] = match bytes {
         Bytes::Mapped(mapping) => mapping.working_mem().unwrap_or_default(),
         Bytes::Buffer(buffer) => buffer,
-        Bytes::Untouched => return,
+        Bytes::Writing(code) => code.working_mem(),
+        Bytes::Untouched | Bytes::Published(_) => return,
     };
     let mut end = 0;
     for &(member, offset) in &group.members {

@@ -96,7 +96,9 @@ impl Layout {
             }
         }
         for members in cluster_members {
-            layout.add_cluster(tables, &members);
+            if let Err(error) = layout.add_cluster(tables, &members, &pins) {
+                errors.push(error);
+            }
         }
         layout.add_commons(tables);
         if !errors.is_empty() {
@@ -140,8 +142,13 @@ impl Layout {
         });
     }
 
-    /// Sections that `__start_NAME` and `__stop_NAME` bracket are one request.
-    fn add_cluster(&mut self, tables: &Tables<'_>, members: &[usize]) {
+    /// Sections that `__start_NAME` and `__stop_NAME` bracket are one request, in input order.
+    fn add_cluster(
+        &mut self,
+        tables: &Tables<'_>,
+        members: &[usize],
+        pins: &Pins,
+    ) -> Result<(), LinkError> {
         let request = self.requests.len();
         let mut whole = SectionRequest {
             kind: SectionKind::ReadOnly,
@@ -153,8 +160,17 @@ impl Layout {
         };
         for &member in members {
             let loaded = &mut self.loaded[member];
-            let section =
-                &tables.objects[to_index(loaded.object)].sections[to_index(loaded.section)];
+            let object = &tables.objects[to_index(loaded.object)];
+            let section = &object.sections[to_index(loaded.section)];
+            let refuse = |what: &str| {
+                let name = section.display_name();
+                LinkError::object(
+                    &object.name,
+                    format!(
+                        "section {name}, which __start_{name} or __stop_{name} bracket, {what}"
+                    ),
+                )
+            };
             loaded.request = request;
             // Saturation leaves a size that no window has: the placer refuses it by its size.
             loaded.offset = align_up(whole.size, section.align).unwrap_or(u64::MAX >> 1);
@@ -164,11 +180,27 @@ impl Layout {
             let kind = kind_of(section).unwrap_or(SectionKind::Data);
             whole.kind = match (whole.kind, kind) {
                 (SectionKind::ReadOnly, other) => other,
-                (first, _) => first,
+                (first, SectionKind::ReadOnly) => first,
+                (first, second) if first == second => first,
+                _ => {
+                    return Err(refuse(
+                        "holds code here and data elsewhere; give the two different names",
+                    ));
+                }
             };
+            let pin = pins.get(&(to_index(loaded.object), to_index(loaded.section)));
+            if let Some(at) = pin.map(|pin| pin.wrapping_sub(loaded.offset)) {
+                if whole.at.is_some_and(|other| other != at) {
+                    return Err(refuse(
+                        "is given an address apart from the others; give it to the first of them only",
+                    ));
+                }
+                whole.at = Some(at);
+            }
         }
         self.clusters.push(request);
         self.requests.push(whole);
+        Ok(())
     }
 
     fn add_commons(&mut self, tables: &Tables<'_>) {

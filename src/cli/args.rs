@@ -98,7 +98,7 @@ pub(crate) struct LinkArgs {
     /// Lay out what is not mapped elsewhere upward from here, in input order
     #[arg(long, value_name = "ADDR", value_parser = parse_addr)]
     pub(crate) base: Option<u64>,
-    /// Put a section at an address (repeatable); FILE low2g has .got, .stubs, .islands
+    /// Put a section at an address (repeatable); FILE low2g has .got, .stubs, .islands, .mirrors
     #[arg(long, value_name = "FILE,SECTION=ADDR")]
     pub(crate) map_section: Vec<Pin>,
     /// Do not look symbols up in this process

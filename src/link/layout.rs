@@ -278,10 +278,15 @@ pub(crate) fn resolve_pins<'o>(
     let mut pins = Pins::new();
     for pin in &options.pins {
         if pin.file == OWN_FILE {
-            let known = [".got", ".stubs", ".islands"];
+            let known = [".got", ".stubs", ".islands", ".mirrors"];
             match &pin.section {
                 SectionName::Name(name) if known.contains(&name.as_str()) => continue,
-                _ => return Err((pin, "its sections are .got, .stubs and .islands".to_owned())),
+                _ => {
+                    return Err((
+                        pin,
+                        "its sections are .got, .stubs, .islands and .mirrors".to_owned(),
+                    ));
+                }
             }
         }
         let object = tables

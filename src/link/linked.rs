@@ -17,6 +17,7 @@ use super::module::{Export, Module, PendingIfunc};
 use super::options::Relax;
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
+use super::tls;
 use super::value::{self, Addresses, FUNCTION, IFUNC, TLS, Value};
 
 /// A finished link. Its memory is unmapped when it is dropped.
@@ -31,6 +32,7 @@ pub struct Linked<'d> {
     pub(crate) plan: Plan,
     pub(crate) own: Own,
     pub(crate) rows: Vec<Row>,
+    pub(crate) tls: tls::State,
 }
 
 /// A section of a finished link.
@@ -141,6 +143,7 @@ impl Linked<'_> {
             loaded: &self.addrs,
             commons: &commons,
             clusters: &clusters,
+            tls_commons: &self.layout.tls.commons,
             dso_handle: 0,
         };
         let mut values = Vec::new();

@@ -298,9 +298,9 @@ impl ErrorRow {
                 row.place = Some(hex(*place));
                 Some(site)
             }
-            LinkError::UnsupportedRelocation { site, .. } | LinkError::Tls { site, .. } => {
-                Some(site)
-            }
+            LinkError::UnsupportedRelocation { site, .. }
+            | LinkError::Tls { site, .. }
+            | LinkError::StaticTls { site, .. } => Some(site),
             LinkError::UndefinedSymbol { symbol, .. }
             | LinkError::DuplicateSymbol { symbol, .. } => {
                 row.symbol = Some(symbol.clone());

@@ -138,10 +138,29 @@ impl SymbolResolver for ProcessSymbols {
             kind: found.kind,
         })
     }
+
+    /// From the tables alone: asking `dlsym` would make the calling thread's copy, and a
+    /// block that a thread has a copy of can no longer become static.
+    fn resolve_thread_local(&self, name: &str) -> Option<ExternalSymbol> {
+        if self.libraries_only || name.contains('@') {
+            return self.resolve(name);
+        }
+        let mut tables = self.tables.lock();
+        let known = tables.get_or_insert_with(Tables::of_process);
+        if known.find_thread_local(name.as_bytes()).is_none() && known.is_stale() {
+            *known = Tables::of_process();
+        }
+        let (offset, size) = known.find_thread_local(name.as_bytes())?;
+        Some(ExternalSymbol {
+            addr: offset,
+            size,
+            kind: ExternalKind::Tls,
+        })
+    }
 }
 
 /// What the dynamic linker last complained of.
-fn last_error() -> String {
+pub(super) fn last_error() -> String {
     // SAFETY: dlerror has no precondition.
     let text = unsafe { libc::dlerror() };
     if text.is_null() {

@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Link(LinkArgs),
     /// Show the low 2 GiB: what is free, what holds the rest
     Map(MapArgs),
+    /// Tell what this system allows, and why low memory or W^X would fail here
+    Doctor(DoctorArgs),
     /// The whole in one: an embedded object is placed, shown, relocated, run
     Demo(DemoArgs),
 }
@@ -114,6 +116,13 @@ pub(crate) struct MapArgs {
     #[arg(long)]
     pub(crate) pid: Option<u32>,
     /// Print regions (format low2g-map/1)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print checks (format low2g-doctor/1)
     #[arg(long)]
     pub(crate) json: bool,
 }

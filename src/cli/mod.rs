@@ -4,6 +4,7 @@
 mod args;
 mod compile;
 mod demo;
+mod doctor;
 mod link;
 mod map;
 mod run;
@@ -95,12 +96,13 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => args.common.seed,
         Command::Link(args) => args.common.seed,
         Command::Demo(args) => args.seed,
-        Command::Map(_) => None,
+        Command::Map(_) | Command::Doctor(_) => None,
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Link(args) => link::link(&args),
         Command::Map(args) => map::map(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
     };
     match result {

@@ -219,9 +219,13 @@ impl Linked<'_> {
             let (size, function) = match global.definition {
                 Definition::Object { object, symbol } => {
                     let object = &self.tables.objects[to_index(object)];
-                    match object.symbols().get(to_index(symbol)) {
+                    let index = to_index(symbol);
+                    match object.symbols().get(index) {
                         Some(raw) if raw.st_type() != elf::STT_TLS => {
-                            (raw.st_size(LE), value.has(FUNCTION))
+                            // Assembly often leaves the type out: a label in code is a function.
+                            let label =
+                                raw.st_type() == elf::STT_NOTYPE && object.is_code(index, raw);
+                            (raw.st_size(LE), value.has(FUNCTION) || label)
                         }
                         _ => continue,
                     }

@@ -163,6 +163,7 @@ impl Module {
         let main = main
             .expect("the caller checked that the entry is a function")
             .addr;
+        default_signals();
         let mut constructors = std::mem::take(&mut self.init.init);
         // SAFETY: the caller runs the objects' code.
         unsafe { self.initialise(args) }?;
@@ -200,6 +201,15 @@ impl Drop for Module {
     fn drop(&mut self) {
         // SAFETY: whoever loaded the module agreed to run its code; it is still mapped.
         unsafe { self.finish() };
+    }
+}
+
+/// Undoes what Rust's runtime sets up before `main`: a C program expects SIGPIPE to end it, and
+/// faults to be nobody's but its own.
+fn default_signals() {
+    for signal in [libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: SIG_DFL is valid for these signals; the handlers it replaces are Rust's own.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

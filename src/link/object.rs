@@ -402,6 +402,12 @@ impl<'d> Object<'d> {
         }
     }
 
+    /// Whether the symbol stands in an executable section.
+    pub(crate) fn is_code(&self, index: usize, symbol: &Symbol) -> bool {
+        matches!(self.place_of(index, symbol), Ok(SymbolPlace::Section(section))
+            if self.sections[section].is_exec())
+    }
+
     /// Refuses objects that hold a compiler's intermediate code and no machine code.
     pub(crate) fn refuse_lto(&self) -> Result<(), LinkError> {
         let slim = self

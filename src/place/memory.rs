@@ -3,14 +3,14 @@
 //! Invariants: regions never overlap; a slot's bytes lie inside its region; all
 //! regions are writable until `finalize`, which gives each its kind's access.
 
-use std::collections::BTreeMap;
-
 use low2g_platform::{AddrRange, Protection, align_up, to_usize};
-use rand::{RngExt as _, SeedableRng as _};
-use rand_chacha::ChaCha12Rng;
 
-use crate::alloc::{Certificate, Kind, MapRequest, Mapping, Step};
+use crate::alloc::{
+    Certificate, CodeBlock, Kind, LowAllocator, MapRequest, Mapping, Placement, PublishedCode,
+    Reach,
+};
 
+use super::dry::{self, DrySpace};
 use super::error::PlaceError;
 use super::fixed;
 use super::group::{self, Group};
@@ -20,8 +20,6 @@ use super::request::{Placer, SectionKind, SectionRequest};
 const DRY_PAGE: u64 = 4096;
 /// What fills the gaps of code regions: `int3`, so that a stray jump stops at once.
 const CODE_FILL: u8 = 0xcc;
-/// Draws of a dry run before it looks for a hole instead.
-const DRY_DRAWS: usize = 32;
 
 /// Where a section landed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +35,9 @@ pub struct Slot {
 #[derive(Debug)]
 enum Bytes {
     Mapped(Mapping),
+    /// Code where writable memory may not become executable: two views, not yet published.
+    Writing(CodeBlock),
+    Published(PublishedCode),
     Buffer(Vec<u8>),
     /// A dry run's zero pages.
     Untouched,
@@ -69,24 +70,68 @@ pub struct InFlight {
     placer: Placer,
     regions: Vec<Region>,
     slots: Vec<Slot>,
-    /// A dry run's taken ranges, start to end.
-    taken: BTreeMap<u64, u64>,
-    rng: Option<ChaCha12Rng>,
+    /// Of a dry run.
+    dry: Option<DrySpace>,
+    /// All regions lie in here: within pc-relative reach of each other.
+    span: Option<AddrRange>,
 }
+
+/// Widest stretch in which every byte reaches every other by a signed 32-bit distance,
+/// with the 16 MiB of addends that the psABI allows for (section "Code Models").
+const SPAN: u64 = (1 << 31) - (1 << 24);
 
 impl InFlight {
     pub(super) fn new(placer: Placer) -> Self {
-        let rng = match &placer {
-            Placer::DryRun { seed, .. } => Some(ChaCha12Rng::seed_from_u64(*seed)),
+        let dry = match &placer {
+            Placer::DryRun { seed, .. } => Some(DrySpace::new(*seed)),
             Placer::Mapped { .. } => None,
         };
         Self {
             placer,
             regions: Vec::new(),
             slots: Vec::new(),
-            taken: BTreeMap::new(),
-            rng,
+            dry,
+            span: None,
         }
+    }
+
+    /// The stretch that this placement's regions share, drawn when first needed: the whole
+    /// window if it is narrow enough.
+    fn span(&mut self, index: usize) -> Result<AddrRange, PlaceError> {
+        if let Some(span) = self.span {
+            return Ok(span);
+        }
+        let window = match &self.placer {
+            Placer::DryRun { window, .. } => *window,
+            Placer::Mapped {
+                allocator,
+                reach: None,
+                ..
+            } => allocator.window(),
+            Placer::Mapped {
+                allocator,
+                reach: Some(reach),
+                ..
+            } => reach
+                .window(allocator.platform().config())
+                .map_err(|source| PlaceError::Section { index, source })?,
+        };
+        let page = self.page();
+        let slots = window.len().saturating_sub(SPAN) / page + 1;
+        let slot = match (&self.placer, &mut self.dry) {
+            (Placer::DryRun { .. }, Some(dry)) => dry.random_below(slots),
+            (Placer::Mapped { allocator, .. }, _)
+                if allocator.placement() == Placement::Randomized =>
+            {
+                allocator.random_below(slots)
+            }
+            _ => 0,
+        };
+        let start = window.start() + slot * page;
+        let end = window.end().min(start.saturating_add(SPAN));
+        let span = AddrRange::new(start, end).unwrap_or(window);
+        self.span = Some(span);
+        Ok(span)
     }
 
     /// Places more sections; their indices follow those already placed.
@@ -104,7 +149,9 @@ impl InFlight {
         let result = self.place_all(requests, first, page);
         if result.is_err() {
             for region in self.regions.drain(first_region..) {
-                self.taken.remove(&region.info.range.start());
+                if let Some(dry) = &mut self.dry {
+                    dry.release(region.info.range);
+                }
             }
             self.slots.truncate(first);
         } else {
@@ -188,7 +235,25 @@ impl InFlight {
                 size: group.size,
             })?,
         };
+        let span = self.span(index)?;
         let (range, certificate, mut bytes) = match self.placer.clone() {
+            Placer::Mapped { allocator, .. }
+                if group.kind == SectionKind::Code
+                    && at.is_none()
+                    && !may_become_code(&allocator) =>
+            {
+                let code = allocator
+                    .allocate_code(size, group.align.max(page))
+                    .map_err(|source| PlaceError::Section { index, source })?;
+                let range = AddrRange::at(code.exec_addr(), size)
+                    .filter(|range| span.encloses(*range))
+                    .ok_or(PlaceError::Views {
+                        index,
+                        addr: code.exec_addr(),
+                        span,
+                    })?;
+                (range, code.certificate(), Bytes::Writing(code))
+            }
             Placer::Mapped {
                 allocator,
                 reach,
@@ -197,7 +262,11 @@ impl InFlight {
                 let request = MapRequest {
                     size,
                     align: group.align.max(page),
-                    reach,
+                    // Given addresses are the caller's business; drawn ones share the span.
+                    reach: match at {
+                        Some(_) => reach,
+                        None => Some(Reach::Range(span)),
+                    },
                     at: at.map(AddrRange::start),
                     min_entropy,
                     protection: Protection::ReadWrite,
@@ -208,12 +277,12 @@ impl InFlight {
                     },
                     label: label(group.kind).to_owned(),
                 };
-                let mapping = allocator
+                let mut mapping = allocator
                     .map(&request)
                     .map_err(|source| PlaceError::Section { index, source })?;
                 if !group.zero_fill {
                     // One call instead of a fault a page. It is advice: without it, pages come at first touch.
-                    let _ = allocator.platform().populate(mapping.range());
+                    let _ = mapping.populate();
                 }
                 (
                     mapping.range(),
@@ -221,10 +290,11 @@ impl InFlight {
                     Bytes::Mapped(mapping),
                 )
             }
-            Placer::DryRun { window, .. } => {
+            Placer::DryRun { .. } => {
+                let dry = self.dry.as_mut().expect("made for dry runs by `new`");
                 let (range, certificate) = match at {
-                    Some(range) => (self.take_exactly(index, range)?, fixed_certificate()),
-                    None => self.draw(index, size, group.align.max(page), window)?,
+                    Some(range) => (dry.take_exactly(index, range)?, dry::fixed_certificate()),
+                    None => dry.draw(index, size, group.align.max(page), span)?,
                 };
                 let bytes = if group.zero_fill {
                     Bytes::Untouched
@@ -256,76 +326,6 @@ impl InFlight {
         Ok(())
     }
 
-    fn take_exactly(&mut self, index: usize, range: AddrRange) -> Result<AddrRange, PlaceError> {
-        if let Some(other) = self.overlap(range) {
-            return Err(PlaceError::Overlap {
-                index,
-                range,
-                other,
-            });
-        }
-        self.taken.insert(range.start(), range.end());
-        Ok(range)
-    }
-
-    fn overlap(&self, range: AddrRange) -> Option<AddrRange> {
-        let (&start, &end) = self.taken.range(..range.end()).next_back()?;
-        AddrRange::new(start, end).filter(|other| other.overlaps(range))
-    }
-
-    /// A dry run's draw: uniform over the aligned addresses of the window, then the first hole.
-    fn draw(
-        &mut self,
-        index: usize,
-        size: u64,
-        align: u64,
-        window: AddrRange,
-    ) -> Result<(AddrRange, Certificate), PlaceError> {
-        let first = align_up(window.start(), align).unwrap_or(u64::MAX);
-        let room = window.end().saturating_sub(first);
-        let slots = if room < size {
-            0
-        } else {
-            (room - size) / align + 1
-        };
-        for _ in 0..DRY_DRAWS {
-            let Some(rng) = self.rng.as_mut().filter(|_| slots > 0) else {
-                break;
-            };
-            let start = first + rng.random_range(0..slots) * align;
-            if let Some(range) = AddrRange::at(start, size)
-                && self.overlap(range).is_none()
-            {
-                self.taken.insert(range.start(), range.end());
-                return Ok((range, dry_certificate(Step::Draw, slots)));
-            }
-        }
-        let (mut start, mut largest) = (first, 0);
-        let ends: Vec<(u64, u64)> = self
-            .taken
-            .range(..window.end())
-            .map(|(&s, &e)| (s, e))
-            .collect();
-        for (taken_start, taken_end) in ends.into_iter().chain([(window.end(), u64::MAX)]) {
-            let free = taken_start.min(window.end()).saturating_sub(start);
-            largest = largest.max(free);
-            if free >= size
-                && let Some(range) = AddrRange::at(start, size)
-            {
-                self.taken.insert(range.start(), range.end());
-                return Ok((range, dry_certificate(Step::FirstFit, slots)));
-            }
-            start = start.max(align_up(taken_end, align).unwrap_or(u64::MAX));
-        }
-        Err(PlaceError::WindowFull {
-            index,
-            size,
-            align,
-            window,
-            largest,
-        })
-    }
-
     /// Address, size and region of section `index`.
     ///
     /// # Panics
@@ -354,8 +354,9 @@ impl InFlight {
                 .working_mem()
                 .and_then(|bytes| bytes.get_mut(range))
                 .unwrap_or_default(),
+            Bytes::Writing(code) => code.working_mem().get_mut(range).unwrap_or_default(),
             Bytes::Buffer(buffer) => &mut buffer[range],
-            Bytes::Untouched => &mut [],
+            Bytes::Untouched | Bytes::Published(_) => &mut [],
         }
     }
 
@@ -376,13 +377,17 @@ impl InFlight {
 
 impl Region {
     fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
-        if let Bytes::Mapped(mapping) = &mut self.bytes
-            && kind != SectionKind::Data
-        {
-            mapping
-                .protect(self.info.range, kind.protection())
-                .map_err(|source| PlaceError::Protect { source })?;
-        }
+        let refused = |source| PlaceError::Protect { source };
+        self.bytes = match std::mem::replace(&mut self.bytes, Bytes::Untouched) {
+            Bytes::Mapped(mut mapping) if kind != SectionKind::Data => {
+                mapping
+                    .protect(self.info.range, kind.protection())
+                    .map_err(refused)?;
+                Bytes::Mapped(mapping)
+            }
+            Bytes::Writing(code) => Bytes::Published(code.publish().map_err(refused)?),
+            other => other,
+        };
         self.info.kind = kind;
         Ok(())
     }
@@ -425,7 +430,7 @@ impl Finalized {
         match &mut region.bytes {
             Bytes::Mapped(mapping) => mapping.working_mem()?.get_mut(range),
             Bytes::Buffer(buffer) => buffer.get_mut(range),
-            Bytes::Untouched => None,
+            Bytes::Untouched | Bytes::Writing(_) | Bytes::Published(_) => None,
         }
     }
 
@@ -456,9 +461,25 @@ impl Finalized {
                     .get(start..start + to_usize(range.len()))
                     .map(<[u8]>::to_vec)
             }
+            Bytes::Published(code) => {
+                let start = to_usize(range.start() - region.info.range.start());
+                code.read()
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Writing(_) => None,
             Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
         }
     }
+}
+
+/// Whether private memory that was written may be made executable (not under `PR_SET_MDWE`).
+fn may_become_code(allocator: &LowAllocator) -> bool {
+    allocator
+        .platform()
+        .config()
+        .capabilities
+        .protect_to_execute
 }
 
 const fn label(kind: SectionKind) -> &'static str {
@@ -474,7 +495,8 @@ fn fill_gaps(bytes: &mut Bytes, group: &Group, slots: &[Slot]) {
     let memory: &mut [u8] = match bytes {
         Bytes::Mapped(mapping) => mapping.working_mem().unwrap_or_default(),
         Bytes::Buffer(buffer) => buffer,
-        Bytes::Untouched => return,
+        Bytes::Writing(code) => code.working_mem(),
+        Bytes::Untouched | Bytes::Published(_) => return,
     };
     let mut end = 0;
     for &(member, offset) in &group.members {
@@ -482,20 +504,4 @@ fn fill_gaps(bytes: &mut Bytes, group: &Group, slots: &[Slot]) {
         end = offset + slots[member].size;
     }
     memory[to_usize(end)..].fill(CODE_FILL);
-}
-
-fn fixed_certificate() -> Certificate {
-    dry_certificate(Step::Fixed, 1)
-}
-
-/// A dry run's addresses come from its seed: they carry no entropy.
-fn dry_certificate(step: Step, free_slots: u64) -> Certificate {
-    Certificate {
-        entropy_bits: 0.0,
-        conditional_bits: 0.0,
-        step,
-        free_slots,
-        free_slots_exact: true,
-        seeded: true,
-    }
 }

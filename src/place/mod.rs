@@ -13,6 +13,7 @@
 //! Invariants: sections of different final access never share a page; no page is
 //! ever writable and executable; dropping an [`InFlight`] gives everything back.
 
+mod dry;
 mod error;
 mod fixed;
 mod group;

@@ -195,7 +195,31 @@ impl Linked<'_> {
                 })
             })
             .collect();
-        Module::new(self.memory, exports, init, ifuncs, self.own.got)
+        let variables = self.variables();
+        let tls = self.tls.into_runtime(&self.tables.symbols, variables);
+        Module::new(self.memory, exports, init, ifuncs, self.own.got, tls)
+    }
+
+    /// Thread-local variables that other modules see: offset in the block and size.
+    fn variables(&self) -> HashMap<Box<str>, (u64, u64)> {
+        let mut variables = HashMap::new();
+        for (global, value) in self.tables.symbols.list.iter().zip(&self.globals) {
+            if !value.has(TLS) || matches!(global.visibility, 1 | 2) {
+                continue;
+            }
+            let size = match global.definition {
+                Definition::Object { object, symbol } => {
+                    let object = &self.tables.objects[to_index(object)];
+                    let raw = object.symbols().get(to_index(symbol));
+                    raw.map_or(0, |raw| raw.st_size(LE))
+                }
+                Definition::Common { size, .. } => size,
+                _ => continue,
+            };
+            let name = String::from_utf8_lossy(global.name).into();
+            variables.insert(name, (value.addr, size));
+        }
+        variables
     }
 
     fn exports(&self) -> HashMap<Box<str>, Export> {
@@ -221,7 +245,7 @@ impl Linked<'_> {
                     let object = &self.tables.objects[to_index(object)];
                     let index = to_index(symbol);
                     match object.symbols().get(index) {
-                        Some(raw) if raw.st_type() != elf::STT_TLS => {
+                        Some(raw) if !value.has(TLS) => {
                             // Assembly often leaves the type out: a label in code is a function.
                             let label =
                                 raw.st_type() == elf::STT_NOTYPE && object.is_code(index, raw);
@@ -230,7 +254,7 @@ impl Linked<'_> {
                         _ => continue,
                     }
                 }
-                Definition::Common { size, .. } => (size, false),
+                Definition::Common { size, .. } if !value.has(TLS) => (size, false),
                 _ => continue,
             };
             // An ifunc that nothing in the link refers to has no stub: it is not exported.

@@ -179,17 +179,18 @@ impl<'d> Placed<'d> {
                 (slot.addr, slot.addr + slot.size)
             })
             .collect();
+        self.tls.dso_handle = self
+            .layout
+            .reserved
+            .map(|(got, _)| self.memory.slot(got).addr)
+            .or(self.addrs.first().copied())
+            .unwrap_or(0);
         let addresses = Addresses {
             loaded: &self.addrs,
             commons: &commons,
             clusters: &clusters,
             tls_commons: &self.layout.tls.commons,
-            dso_handle: self
-                .layout
-                .reserved
-                .map(|(got, _)| self.memory.slot(got).addr)
-                .or(self.addrs.first().copied())
-                .unwrap_or(0),
+            dso_handle: self.tls.dso_handle,
         };
         self.globals = value::globals(&self.tables.symbols, &self.tables.objects, &addresses)?;
         let mut values = Vec::new();

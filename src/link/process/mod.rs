@@ -11,6 +11,7 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use parking_lot::Mutex;
 
 use super::resolve::{ExternalKind, ExternalSymbol, SymbolResolver};
+use super::tls::destructors;
 use tables::{Found, Tables};
 
 /// A library that the dynamic linker would not open.
@@ -123,6 +124,17 @@ impl SymbolResolver for ProcessSymbols {
             Some((base, version)) => (base, Some(version.trim_start_matches('@'))),
             None => (name, None),
         };
+        if version.is_none()
+            && !self.libraries_only
+            && destructors::NAMES.contains(&base)
+            && let Some(addr) = destructors::address()
+        {
+            return Some(ExternalSymbol {
+                addr,
+                size: 0,
+                kind: ExternalKind::Function,
+            });
+        }
         let name = CString::new(base).ok()?;
         let version = match version {
             Some(version) => Some(CString::new(version).ok()?),

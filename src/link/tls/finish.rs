@@ -1,6 +1,6 @@
 //! With the carrier's answers: GOT words, offsets in fields, rewritten sequences.
 
-use low2g_platform::{to_u64, to_usize};
+use low2g_platform::to_u64;
 
 use crate::link::apply::{Fields, Outcome, Target, fields};
 use crate::link::engine::View;

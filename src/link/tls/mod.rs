@@ -29,4 +29,4 @@ pub use carrier::static_space;
 pub(crate) use block::Block;
 pub(crate) use carrier::address_of;
 pub(crate) use plan::{Plan, Use, Variable};
-pub(crate) use state::{Runtime, State};
+pub(crate) use state::{Mode, Runtime, State};

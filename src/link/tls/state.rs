@@ -5,10 +5,12 @@ use low2g_platform::to_usize;
 
 use crate::link::engine::Tables;
 use crate::link::object::Section;
+use crate::link::symbols::Symbols;
 use crate::link::value::Value;
 
 use super::block::Block;
 use super::carrier::Carrier;
+use super::destructors::{NAMES, Registration};
 use super::plan::{Slot, Variable};
 
 /// Where the own block stands in relation to the thread pointer.
@@ -38,9 +40,28 @@ pub(crate) struct State {
     pub(crate) external: HashMap<u32, u64>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) carrier: Option<Carrier>,
+    /// What `__dso_handle` stands for.
+    pub(crate) dso_handle: u64,
 }
 
 impl State {
+    /// What the loaded module needs. `variables`: visible ones, offset and size.
+    pub(crate) fn into_runtime(
+        self,
+        symbols: &Symbols<'_>,
+        variables: HashMap<Box<str>, (u64, u64)>,
+    ) -> Runtime {
+        let registers = NAMES
+            .iter()
+            .any(|name| symbols.find(name.as_bytes()).is_some());
+        Runtime {
+            module: self.module,
+            variables,
+            destructors: registers.then(|| Registration::new(self.dso_handle)),
+            carrier: self.carrier,
+        }
+    }
+
     /// Copies the initial values, not yet relocated.
     pub(crate) fn copy(&mut self, tables: &Tables<'_>, block: &Block) {
         self.image = vec![0; to_usize(block.file_size)];
@@ -90,6 +111,8 @@ pub(crate) struct Runtime {
     pub(crate) module: u64,
     /// Visible variables: offset in the block and size.
     pub(crate) variables: HashMap<Box<str>, (u64, u64)>,
+    /// If its code may register destructors of thread-local objects.
+    pub(crate) destructors: Option<Registration>,
     /// Keeps the block. Dropped after the module's memory: destructors may use both.
     pub(crate) carrier: Option<Carrier>,
 }

@@ -41,6 +41,8 @@ pub(crate) struct Section<'d> {
     pub(crate) discarded: bool,
     /// Index among the link's placed sections.
     pub(crate) placed: Option<u32>,
+    /// Offset in the link's thread-local block, of a thread-local section.
+    pub(crate) tls_offset: u64,
 }
 
 impl Section<'_> {
@@ -63,6 +65,10 @@ impl Section<'_> {
     /// Whether the link gives it memory.
     pub(crate) fn is_loaded(&self) -> bool {
         self.is_alloc() && !self.discarded && !self.is_tls() && self.flags & elf::SHF_EXCLUDE.0 == 0
+    }
+    /// Whether it is part of the link's thread-local block.
+    pub(crate) fn is_thread_local(&self) -> bool {
+        self.is_tls() && self.is_alloc() && !self.discarded && self.flags & elf::SHF_EXCLUDE.0 == 0
     }
     /// The same section without contents, for passes over other bytes.
     pub(crate) fn shallow(&self) -> Self {
@@ -223,6 +229,7 @@ impl<'d> Object<'d> {
             relas: Cow::Borrowed(&[]),
             discarded: false,
             placed: None,
+            tls_offset: 0,
         })
     }
 

@@ -419,7 +419,7 @@ impl Region {
 }
 
 /// Placed sections with their final access. Dropping it unmaps them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Finalized {
     regions: Vec<Region>,
     slots: Vec<Slot>,

@@ -5,10 +5,12 @@ mod args;
 mod compile;
 mod demo;
 mod doctor;
+mod entropy;
 mod link;
 mod map;
 mod run;
 mod setup;
+mod svg;
 mod table;
 mod time;
 
@@ -109,6 +111,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Link(args) => args.common.seed,
         Command::Demo(args) => args.seed,
         Command::Map(_) | Command::Doctor(_) => None,
+        Command::Entropy(args) => args.seed.filter(|_| !args.child),
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
@@ -116,6 +119,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Map(args) => map::map(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
+        Command::Entropy(args) => entropy::entropy(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -363,7 +363,7 @@ impl Target<'_, '_> {
     }
 
     /// Z: the size that the definition gives.
-    fn symbol_size(&self, f: Fields) -> u64 {
+    pub(crate) fn symbol_size(&self, f: Fields) -> u64 {
         let size_in = |object: &Object<'_>, index: u32| {
             let symbol = object.symbols().get(to_index(index));
             symbol.map_or(0, |symbol| symbol.st_size.get(LE))

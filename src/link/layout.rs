@@ -3,7 +3,7 @@
 
 use hashbrown::HashMap;
 
-use crate::place::{SectionKind, SectionRequest};
+use crate::place::{CodeModel, SectionKind, SectionRequest};
 use low2g_platform::align_up;
 use object::elf;
 
@@ -89,6 +89,7 @@ impl Layout {
                         size: section.size,
                         align: section.align,
                         zero_fill: section.is_zero_fill(),
+                        anywhere: options.model != CodeModel::Small && section.is_large(),
                         at: pins.get(&(number, index)).copied(),
                     });
                 }
@@ -128,6 +129,7 @@ impl Layout {
             size: slots * SLOT_SIZE,
             align: SLOT_SIZE,
             zero_fill: false,
+            anywhere: false,
             at: None,
         });
         self.requests.push(SectionRequest {
@@ -135,6 +137,7 @@ impl Layout {
             size: stubs * STUB_SIZE,
             align: STUB_SIZE,
             zero_fill: false,
+            anywhere: false,
             at: None,
         });
     }
@@ -152,6 +155,7 @@ impl Layout {
             size: 0,
             align: 1,
             zero_fill: true,
+            anywhere: false,
             at: None,
         };
         for &member in members {
@@ -209,6 +213,7 @@ impl Layout {
                     size,
                     align: align.checked_next_power_of_two().unwrap_or(1 << 63),
                     zero_fill: true,
+                    anywhere: false,
                     at: None,
                 });
             }
@@ -273,10 +278,15 @@ pub(crate) fn resolve_pins<'o>(
     let mut pins = Pins::new();
     for pin in &options.pins {
         if pin.file == OWN_FILE {
-            let known = [".got", ".stubs", ".islands"];
+            let known = [".got", ".stubs", ".islands", ".mirrors"];
             match &pin.section {
                 SectionName::Name(name) if known.contains(&name.as_str()) => continue,
-                _ => return Err((pin, "its sections are .got, .stubs and .islands".to_owned())),
+                _ => {
+                    return Err((
+                        pin,
+                        "its sections are .got, .stubs, .islands and .mirrors".to_owned(),
+                    ));
+                }
             }
         }
         let object = tables

@@ -17,6 +17,7 @@ use super::module::{Export, Module, PendingIfunc};
 use super::options::Relax;
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
+use super::unwind::Frames;
 use super::value::{self, Addresses, FUNCTION, IFUNC, TLS, Value};
 
 /// A finished link. Its memory is unmapped when it is dropped.
@@ -66,7 +67,7 @@ impl Linked<'_> {
         self.memory.regions()
     }
 
-    /// All sections that have memory: the inputs', then `.got`, `.stubs` and `.islands`.
+    /// All sections that have memory: the inputs', then `.got`, `.stubs`, `.islands` and `.mirrors`.
     #[must_use]
     pub fn sections(&self) -> Vec<PlacedSection> {
         let mut all: Vec<PlacedSection> = self
@@ -100,11 +101,12 @@ impl Linked<'_> {
     }
 
     /// Name, request and address, and bytes of what the link added itself.
-    pub(crate) fn own_sections(&self) -> [(&'static str, (usize, u64), u64); 3] {
+    pub(crate) fn own_sections(&self) -> [(&'static str, (usize, u64), u64); 4] {
         [
             (".got", self.own.got, self.plan.got_size()),
             (".stubs", self.own.stubs, self.plan.stubs_size()),
             (".islands", self.own.islands, self.plan.islands_size()),
+            (".mirrors", self.own.mirrors, self.plan.mirrors_size()),
         ]
     }
 
@@ -192,7 +194,8 @@ impl Linked<'_> {
                 })
             })
             .collect();
-        Module::new(self.memory, exports, init, ifuncs, self.own.got)
+        let frames = Frames::of(&self);
+        Module::new(self.memory, exports, init, ifuncs, self.own.got, frames)
     }
 
     fn exports(&self) -> HashMap<Box<str>, Export> {

@@ -31,6 +31,7 @@ pub mod report;
 mod resolve;
 mod session;
 mod symbols;
+mod unwind;
 mod value;
 
 pub use engine::{Link, Phases};
@@ -44,3 +45,4 @@ pub use process::{LibraryError, ProcessSymbols};
 pub use relocate::Placed;
 pub use resolve::{Chain, Definitions, ExternalKind, ExternalSymbol, SymbolResolver};
 pub use session::{Session, SessionError};
+pub use unwind::{FrameProblem, FrameWarning, unwinding_is_supported};

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::place::{Finalized, PlaceError};
 
 use super::init::InitLists;
+use super::unwind::{FrameWarning, Frames};
 
 /// A symbol that a module offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,7 @@ pub struct Module {
     ifuncs: Vec<PendingIfunc>,
     /// Request number and address of the GOT.
     got: (usize, u64),
+    frames: Frames,
     initialised: bool,
 }
 
@@ -55,6 +57,7 @@ impl Module {
         init: InitLists,
         ifuncs: Vec<PendingIfunc>,
         got: (usize, u64),
+        frames: Frames,
     ) -> Self {
         Self {
             memory,
@@ -62,6 +65,7 @@ impl Module {
             init,
             ifuncs,
             got,
+            frames,
             initialised: false,
         }
     }
@@ -98,7 +102,14 @@ impl Module {
         Some(unsafe { std::mem::transmute_copy::<usize, F>(&addr) })
     }
 
-    /// Fills the slots of ifuncs, then runs constructors; both are code of the objects.
+    /// Frame entries of the objects that could not be used: exceptions and backtraces stop there.
+    #[must_use]
+    pub fn frame_warnings(&self) -> &[FrameWarning] {
+        &self.frames.warnings
+    }
+
+    /// Tells the process's unwinder of the module, fills the slots of ifuncs, then runs
+    /// constructors; the resolvers of ifuncs and constructors are code of the objects.
     /// Constructors get `args` and the environment as glibc's would. Once only.
     ///
     /// # Errors
@@ -106,10 +117,11 @@ impl Module {
     ///
     /// # Safety
     /// Runs whatever the objects hold, in this thread.
-    pub(crate) unsafe fn initialise(&mut self, args: &Arguments) -> Result<(), PlaceError> {
+    pub unsafe fn initialise(&mut self, args: &Arguments) -> Result<(), PlaceError> {
         if std::mem::replace(&mut self.initialised, true) {
             return Ok(());
         }
+        self.frames.register();
         for ifunc in std::mem::take(&mut self.ifuncs) {
             // SAFETY: the caller runs the objects' code; the address is that of an
             // STT_GNU_IFUNC symbol, a function without arguments that returns an address.
@@ -201,6 +213,7 @@ impl Drop for Module {
     fn drop(&mut self) {
         // SAFETY: whoever loaded the module agreed to run its code; it is still mapped.
         unsafe { self.finish() };
+        self.frames.withdraw();
     }
 }
 

@@ -22,6 +22,9 @@ type Header = elf::FileHeader64<LE>;
 /// psABI, "Large sections": a common symbol of the medium model's large data.
 const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
 
+/// psABI, "Special Sections": the medium model's large data.
+const SHF_X86_64_LARGE: u64 = 0x1000_0000;
+
 /// An input section.
 #[derive(Debug)]
 pub(crate) struct Section<'d> {
@@ -49,6 +52,10 @@ impl Section<'_> {
     }
     pub(crate) fn is_tls(&self) -> bool {
         self.flags & elf::SHF_TLS.0 != 0
+    }
+    /// Marked as beyond the reach of 32-bit fields (psABI, medium model).
+    pub(crate) fn is_large(&self) -> bool {
+        self.flags & SHF_X86_64_LARGE != 0
     }
     pub(crate) fn is_zero_fill(&self) -> bool {
         self.sh_type == elf::SHT_NOBITS.0

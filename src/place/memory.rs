@@ -20,6 +20,8 @@ use super::request::{Placer, SectionKind, SectionRequest};
 
 /// Page size that dry runs lay out for.
 const DRY_PAGE: u64 = 4096;
+/// Bytes that a dry run keeps of one region: more than any object has, less than a machine has.
+const DRY_BUFFER: u64 = 4 << 30;
 /// What fills the gaps of code regions: `int3`, so that a stray jump stops at once.
 const CODE_FILL: u8 = 0xcc;
 
@@ -323,6 +325,12 @@ impl InFlight {
                 };
                 let bytes = if group.zero_fill {
                     Bytes::Untouched
+                } else if range.len() > DRY_BUFFER {
+                    return Err(PlaceError::NoBuffer {
+                        index,
+                        size: range.len(),
+                        limit: DRY_BUFFER,
+                    });
                 } else {
                     Bytes::Buffer(vec![0; to_usize(range.len())])
                 };
@@ -401,6 +409,27 @@ impl InFlight {
 }
 
 impl Region {
+    /// Copies out `range`, which lies inside.
+    fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
+        match &self.bytes {
+            Bytes::Mapped(mapping) => mapping.read(range),
+            Bytes::Buffer(buffer) => {
+                let start = to_usize(range.start() - self.info.range.start());
+                buffer
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Published(code) => {
+                let start = to_usize(range.start() - self.info.range.start());
+                code.read()
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Writing(_) => None,
+            Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
+        }
+    }
+
     fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
         let refused = |source| PlaceError::Protect { source };
         self.bytes = match std::mem::replace(&mut self.bytes, Bytes::Untouched) {
@@ -470,6 +499,17 @@ impl Finalized {
         }
     }
 
+    /// Every region with its bytes as the process sees them now; `None` for zero-fill ones.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (&RegionInfo, Option<Vec<u8>>)> {
+        self.regions.iter().map(|region| {
+            let bytes = !region.info.zero_fill;
+            (
+                &region.info,
+                bytes.then(|| region.read(region.info.range)).flatten(),
+            )
+        })
+    }
+
     /// Copies out `range`, as the process sees it now; `None` if no region holds all of it.
     /// A zero-fill region of a dry run reads as zeros.
     #[must_use]
@@ -478,23 +518,7 @@ impl Finalized {
             .regions
             .iter()
             .find(|region| region.info.range.encloses(range))?;
-        match &region.bytes {
-            Bytes::Mapped(mapping) => mapping.read(range),
-            Bytes::Buffer(buffer) => {
-                let start = to_usize(range.start() - region.info.range.start());
-                buffer
-                    .get(start..start + to_usize(range.len()))
-                    .map(<[u8]>::to_vec)
-            }
-            Bytes::Published(code) => {
-                let start = to_usize(range.start() - region.info.range.start());
-                code.read()
-                    .get(start..start + to_usize(range.len()))
-                    .map(<[u8]>::to_vec)
-            }
-            Bytes::Writing(_) => None,
-            Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
-        }
+        region.read(range)
     }
 }
 

@@ -58,6 +58,17 @@ impl Finalized {
         }
     }
 
+    /// Every region with its bytes as the process sees them now; `None` for zero-fill ones.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (&RegionInfo, Option<Vec<u8>>)> {
+        self.regions.iter().map(|region| {
+            let bytes = !region.info.zero_fill;
+            (
+                &region.info,
+                bytes.then(|| region.read(region.info.range)).flatten(),
+            )
+        })
+    }
+
     /// Copies out `range`, as the process sees it now; `None` if no region holds all of it.
     /// A zero-fill region of a dry run reads as zeros.
     #[must_use]
@@ -66,22 +77,6 @@ impl Finalized {
             .regions
             .iter()
             .find(|region| region.info.range.encloses(range))?;
-        match &region.bytes {
-            Bytes::Mapped(mapping) => mapping.read(range),
-            Bytes::Buffer(buffer) => {
-                let start = to_usize(range.start() - region.info.range.start());
-                buffer
-                    .get(start..start + to_usize(range.len()))
-                    .map(<[u8]>::to_vec)
-            }
-            Bytes::Published(code) => {
-                let start = to_usize(range.start() - region.info.range.start());
-                code.read()
-                    .get(start..start + to_usize(range.len()))
-                    .map(<[u8]>::to_vec)
-            }
-            Bytes::Writing(_) => None,
-            Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
-        }
+        region.read(range)
     }
 }

@@ -21,6 +21,8 @@ use super::request::{Placer, SectionKind, SectionRequest};
 
 /// Page size that dry runs lay out for.
 const DRY_PAGE: u64 = 4096;
+/// Bytes that a dry run keeps of one region: more than any object has, less than a machine has.
+const DRY_BUFFER: u64 = 4 << 30;
 /// What fills the gaps of code regions: `int3`, so that a stray jump stops at once.
 const CODE_FILL: u8 = 0xcc;
 
@@ -324,6 +326,12 @@ impl InFlight {
                 };
                 let bytes = if group.zero_fill {
                     Bytes::Untouched
+                } else if range.len() > DRY_BUFFER {
+                    return Err(PlaceError::NoBuffer {
+                        index,
+                        size: range.len(),
+                        limit: DRY_BUFFER,
+                    });
                 } else {
                     Bytes::Buffer(vec![0; to_usize(range.len())])
                 };
@@ -402,6 +410,27 @@ impl InFlight {
 }
 
 impl Region {
+    /// Copies out `range`, which lies inside.
+    pub(super) fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
+        match &self.bytes {
+            Bytes::Mapped(mapping) => mapping.read(range),
+            Bytes::Buffer(buffer) => {
+                let start = to_usize(range.start() - self.info.range.start());
+                buffer
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Published(code) => {
+                let start = to_usize(range.start() - self.info.range.start());
+                code.read()
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Writing(_) => None,
+            Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
+        }
+    }
+
     pub(super) fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
         let refused = |source| PlaceError::Protect { source };
         self.bytes = match std::mem::replace(&mut self.bytes, Bytes::Untouched) {

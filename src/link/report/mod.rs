@@ -221,11 +221,8 @@ const fn access(kind: SectionKind) -> &'static str {
 fn memory(linked: &Linked<'_>) -> Vec<MemoryRow> {
     let mut rows: Vec<(u64, MemoryRow)> = linked
         .memory
-        .regions()
-        .map(|region| {
-            let bytes = (!region.zero_fill)
-                .then(|| linked.memory.read(region.range))
-                .flatten();
+        .contents()
+        .map(|(region, bytes)| {
             let row = MemoryRow {
                 addr: hex(region.range.start()),
                 size: region.range.len(),

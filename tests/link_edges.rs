@@ -11,8 +11,10 @@ use battery::link::{
     Externals, bytes_at, dry, link, options, own_pin, pin, report, unhex, word_at,
 };
 use battery::rng::{Rng, seed};
+use battery::tool::{Folder, succeed};
 use low2g::link::report::Report;
 use low2g::link::{ExternalKind, Input, LinkError, LinkFailure, LinkOptions, Relax};
+use std::process::Command;
 
 const DATA: u64 = 0x1000_0000;
 const GOT: u64 = 0x2000_0000;
@@ -802,4 +804,78 @@ fn a_branch_beyond_reach_takes_a_stub_and_data_does_not() {
         assert_eq!(stub, put(&[0xff, 0x25], GOT.wrapping_sub(GOT + 0x1006)));
         assert_eq!(word_at(&linked, GOT), far);
     }
+}
+
+/// Instructions that GNU ld relaxes to the same bytes; mov by GOTPCRELX it turns into an
+/// immediate where low2g takes lea, and is left out.
+const AS_LD: &str = "
+.text
+.globl here
+here:
+ call *there@GOTPCREL(%rip)
+ jmp *there@GOTPCREL(%rip)
+ test %eax, there@GOTPCREL(%rip)
+ test %rcx, there@GOTPCREL(%rip)
+ test %r15, there@GOTPCREL(%rip)
+ add there@GOTPCREL(%rip), %eax
+ or there@GOTPCREL(%rip), %rdx
+ adc there@GOTPCREL(%rip), %r8
+ sbb there@GOTPCREL(%rip), %r9d
+ and there@GOTPCREL(%rip), %rsi
+ sub there@GOTPCREL(%rip), %r12
+ xor there@GOTPCREL(%rip), %ebp
+ cmp there@GOTPCREL(%rip), %r13
+ .byte 0x4c, 0x8b, 0x1d
+ .reloc ., R_X86_64_GOTPCREL, there - 4
+ .long 0
+ ret
+.data
+.globl there
+there: .quad 1
+";
+
+#[test]
+fn gnu_ld_relaxes_to_the_same_bytes() {
+    let folder = Folder::new();
+    let object = folder.compile("x.s", AS_LD, &[]);
+    let program = folder.path("program");
+    succeed(
+        Command::new("ld")
+            .args([
+                "-m",
+                "elf_x86_64",
+                "-static",
+                "--no-warn-rwx-segments",
+                "-e",
+                "0",
+            ])
+            .args(["-Ttext=0x10000000", "-Tdata=0x30000000", "-o"])
+            .args([&program, &object]),
+    );
+    let text = folder.path("text");
+    succeed(
+        Command::new("objcopy")
+            .args(["-O", "binary", "-j", ".text"])
+            .args([&program, &text]),
+    );
+    let wanted = std::fs::read(&text).expect("objcopy wrote it");
+    let data = std::fs::read(&object).expect("the assembler wrote it");
+    let inputs = [Input::from_bytes("x.o", data)];
+    let options = LinkOptions {
+        pins: vec![
+            pin("x.o", 1, NEAR.text),
+            pin_by_name("x.o", ".data", NEAR.symbol),
+        ],
+        ..options()
+    };
+    let linked = link(&inputs, &options, &Externals::default(), &dry(1)).expect("links");
+    let len = u64::try_from(wanted.len()).expect("short");
+    assert_eq!(bytes_at(&linked, NEAR.text, len), wanted);
+    assert!(report(&linked).got.is_empty(), "no slot is left");
+}
+
+fn pin_by_name(file: &str, section: &str, addr: u64) -> low2g::link::Pin {
+    format!("{file},{section}={addr:#x}")
+        .parse()
+        .expect("a pin")
 }

@@ -65,6 +65,7 @@ impl Setup {
             options: LinkOptions {
                 base: args.base,
                 pins: args.map_section.clone(),
+                synthetic_tls: args.no_process_symbols,
                 record: args.json,
                 ..options(&args.common)
             },

@@ -7,13 +7,15 @@
 use object::endian::LittleEndian as LE;
 
 use super::engine::Tables;
-use super::error::{LinkError, Place, RelocationSite};
+use super::error::LinkError;
 use super::far::Key;
 use super::howto::{Check, Formula, Howto, Width, howto, write_field};
 use super::object::{Object, Rela, Section};
 use super::options::Relax;
 use super::relax::{self, Prefix};
+use super::site::input_error;
 use super::symbols::{Definition, to_index};
+use super::tls;
 use super::value::{
     ABSOLUTE, CARE, DISCARDED, EXTERNAL, GOT_SYMBOL, IFUNC, TLS, UNRESOLVED, Value, WEAK_ZERO,
 };
@@ -49,6 +51,8 @@ pub(crate) struct Deferred {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) deferred: Vec<Deferred>,
+    /// Relocations of thread-local kind.
+    pub(crate) thread_local: Vec<tls::Use>,
     pub(crate) rows: Vec<Row>,
     pub(crate) errors: Vec<LinkError>,
 }
@@ -92,7 +96,8 @@ pub(crate) fn apply<const RECORD: bool>(
     values: &[Value],
     out: &mut Outcome,
 ) {
-    for rela in &*target.section.relas {
+    let mut relas = target.section.relas.iter();
+    while let Some(rela) = relas.next() {
         let f = fields(rela);
         let value = usize::try_from(f.symbol)
             .ok()
@@ -151,12 +156,15 @@ pub(crate) fn apply<const RECORD: bool>(
                     out.rows.push(target.row(f, s, place, number, action));
                 }
             }
-            Ok(Slow::Deferred) => out.deferred.push(Deferred {
-                object: target.object_number,
-                section: target.section_number,
-                rela: *rela,
-                value,
-            }),
+            Ok(Slow::Deferred) => out.deferred.push(target.deferred(rela, value)),
+            Ok(Slow::ThreadLocal) => {
+                let item = target.deferred(rela, value);
+                let call = target.call_of(f, relas.as_slice(), values);
+                if call.is_some() {
+                    relas.next();
+                }
+                out.thread_local.push(tls::Use { item, call });
+            }
             Err(error) => {
                 out.errors.push(*error);
                 if out.errors.len() >= ERROR_LIMIT {
@@ -174,6 +182,8 @@ enum Slow {
         action: &'static str,
     },
     Deferred,
+    /// For `tls`, after this pass.
+    ThreadLocal,
 }
 
 impl Target<'_, '_> {
@@ -199,23 +209,6 @@ impl Target<'_, '_> {
         }
     }
 
-    pub(crate) fn site(&self, f: Fields) -> RelocationSite {
-        let index = usize::try_from(f.symbol).unwrap_or(usize::MAX);
-        RelocationSite {
-            at: Place {
-                object: self.object.name.clone(),
-                section: self.section.display_name(),
-                offset: f.offset,
-            },
-            r_type: howto(f.r_type).map_or_else(
-                || format!("relocation type {}", f.r_type),
-                |howto| howto.name.to_owned(),
-            ),
-            symbol: self.object.symbol_display(index),
-            addend: f.addend,
-        }
-    }
-
     /// Everything but the common cases.
     fn slow(
         &self,
@@ -238,6 +231,12 @@ impl Target<'_, '_> {
             }
             _ => {}
         }
+        if self.in_image() && !matches!(howto.formula, Formula::Absolute | Formula::Size) {
+            return Err(self.thread_local_error(
+                f,
+                "the initial value of a thread-local variable can hold addresses and sizes only: each thread's copy has another place; initialise it in code",
+            ));
+        }
         if !field_inside(bytes, f.offset, howto.width) {
             return Err(Box::new(input_error(
                 self,
@@ -250,13 +249,10 @@ impl Target<'_, '_> {
                 ),
             )));
         }
-        if howto.formula == Formula::Tls || value.has(TLS) {
-            return Err(Box::new(LinkError::Tls {
-                site: Box::new(self.site(f)),
-                reason: "thread-local storage is not served yet; make the variable an ordinary one, or compile with -femulated-tls (clang)".to_owned(),
-            }));
-        }
         let s = self.checked_value(f, value)?;
+        if howto.formula == Formula::Tls || (value.has(TLS) && howto.formula != Formula::Size) {
+            return self.thread_local(bytes, f, howto, value);
+        }
         match howto.formula {
             Formula::Size => {
                 let size = self.symbol_size(f).wrapping_add_signed(f.addend);
@@ -295,6 +291,83 @@ impl Target<'_, '_> {
                 Ok(Slow::Deferred)
             }
         }
+    }
+
+    /// Whether the bytes are initial values of thread-local variables.
+    fn in_image(&self) -> bool {
+        self.section.is_thread_local()
+    }
+
+    /// A relocation of thread-local kind, or one against a thread-local symbol.
+    fn thread_local(
+        &self,
+        bytes: &mut [u8],
+        f: Fields,
+        howto: &Howto,
+        value: Value,
+    ) -> Result<Slow, Box<LinkError>> {
+        if howto.formula != Formula::Tls {
+            return Err(self.thread_local_error(
+                f,
+                "the symbol is thread-local, the relocation is for ordinary ones; declare it thread-local (__thread, thread_local) where it is used",
+            ));
+        }
+        if !self.section.is_alloc() {
+            // Debug information: the offset in the block, whatever the code does.
+            if !matches!(f.r_type, 17 | 21) {
+                return Err(self.thread_local_error(f, "it has no meaning in debug information"));
+            }
+            let number = value.addr.wrapping_add_signed(f.addend);
+            self.write(bytes, f, howto, number)?;
+            return Ok(Slow::Written {
+                s: value.addr,
+                number,
+                action: "direct",
+            });
+        }
+        if value.has(WEAK_ZERO) {
+            return Err(self.thread_local_error(
+                f,
+                "the weak variable is nowhere defined, and a thread-local one has no address 0; define it, or add the object or library that does",
+            ));
+        }
+        // The module's own number needs no symbol.
+        let symbol_matters = !matches!(f.r_type, 16 | 20) || f.symbol != 0;
+        if !value.has(TLS) && symbol_matters {
+            return Err(self.thread_local_error(
+                f,
+                "the relocation is thread-local, the symbol is not; declare it the same way where it is defined and used",
+            ));
+        }
+        Ok(Slow::ThreadLocal)
+    }
+
+    fn deferred(&self, rela: &Rela, value: Value) -> Deferred {
+        Deferred {
+            object: self.object_number,
+            section: self.section_number,
+            rela: *rela,
+            value,
+        }
+    }
+
+    /// The call of `__tls_get_addr` that belongs to the `TLSGD` or `TLSLD` of `f`: the next relocation.
+    fn call_of(&self, f: Fields, rest: &[Rela], values: &[Value]) -> Option<Deferred> {
+        let next = rest.first().filter(|_| matches!(f.r_type, 19 | 20))?;
+        let call = fields(next);
+        let near = (f.offset..f.offset.saturating_add(12)).contains(&call.offset);
+        let plain = matches!(call.r_type, 2 | 4 | 9 | 31 | 41 | 42);
+        let index = usize::try_from(call.symbol).ok()?;
+        let named = self.object.symbol_display(index) == "__tls_get_addr";
+        let value = *values.get(index)?;
+        (near && plain && named).then(|| self.deferred(next, value))
+    }
+
+    pub(crate) fn thread_local_error(&self, f: Fields, reason: &str) -> Box<LinkError> {
+        Box::new(LinkError::Tls {
+            site: Box::new(self.site(f)),
+            reason: reason.to_owned(),
+        })
     }
 
     /// S, unless the symbol has none.
@@ -402,47 +475,6 @@ impl Target<'_, '_> {
             )))
         }
     }
-
-    /// An overflow error unless `number` fits.
-    pub(crate) fn check(
-        &self,
-        howto: &Howto,
-        f: Fields,
-        s: u64,
-        number: u64,
-        place: u64,
-    ) -> Result<(), Box<LinkError>> {
-        if howto.check.fits(howto.width, number) {
-            return Ok(());
-        }
-        Err(self.overflow(howto, f, s, number, place, advice(howto)))
-    }
-
-    pub(crate) fn overflow(
-        &self,
-        howto: &Howto,
-        f: Fields,
-        s: u64,
-        number: u64,
-        place: u64,
-        advice: &str,
-    ) -> Box<LinkError> {
-        Box::new(LinkError::Overflow {
-            site: Box::new(self.site(f)),
-            symbol_addr: s,
-            value: number,
-            place,
-            range: howto.check.range(howto.width),
-            advice: advice.to_owned(),
-        })
-    }
-
-    pub(crate) fn unsupported(&self, f: Fields, reason: &str) -> Box<LinkError> {
-        Box::new(LinkError::UnsupportedRelocation {
-            site: Box::new(self.site(f)),
-            reason: reason.to_owned(),
-        })
-    }
 }
 
 fn field_inside(bytes: &[u8], offset: u64, width: Width) -> bool {
@@ -450,25 +482,4 @@ fn field_inside(bytes: &[u8], offset: u64, width: Width) -> bool {
         .ok()
         .and_then(|start| start.checked_add(width.bytes()))
         .is_some_and(|end| end <= bytes.len())
-}
-
-pub(crate) fn input_error(target: &Target<'_, '_>, offset: u64, reason: String) -> LinkError {
-    LinkError::Input {
-        at: Place {
-            object: target.object.name.clone(),
-            section: target.section.display_name(),
-            offset,
-        },
-        reason,
-    }
-}
-
-/// What to do about a value that does not fit.
-const fn advice(howto: &Howto) -> &'static str {
-    match howto.width {
-        Width::Byte | Width::Half => {
-            "use a wider field: this one cannot hold an address of this process"
-        }
-        _ => "compile with -fPIC or -mcmodel=large, or place the two nearer to each other",
-    }
 }

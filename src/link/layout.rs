@@ -14,6 +14,7 @@ use super::object::Section;
 use super::options::{LinkOptions, Pin, SectionName};
 use super::resolve::ExternalKind;
 use super::symbols::{Definition, to_index};
+use super::tls::Block;
 
 /// An input section that has memory.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,8 @@ pub(crate) struct Layout {
     pub(crate) commons: Vec<(u32, usize)>,
     /// Request of each cluster.
     pub(crate) clusters: Vec<usize>,
+    /// The objects' own thread-local variables.
+    pub(crate) tls: Block,
     /// Requests kept for `.got` and `.stubs`, if addresses are drawn.
     pub(crate) reserved: Option<(usize, usize)>,
     /// Where `--base` goes on after the sections.
@@ -62,6 +65,9 @@ impl Layout {
         for (number, object) in tables.objects.iter_mut().enumerate() {
             for (index, section) in object.sections.iter_mut().enumerate() {
                 if !section.is_loaded() {
+                    if section.is_thread_local() {
+                        layout.tls.add_section(number, index);
+                    }
                     continue;
                 }
                 let kind = match kind_of(section) {
@@ -101,6 +107,9 @@ impl Layout {
             }
         }
         layout.add_commons(tables);
+        if let Err(error) = layout.tls.lay_out(tables) {
+            errors.push(error);
+        }
         if !errors.is_empty() {
             return Err(LinkFailure::new(errors));
         }
@@ -205,8 +214,21 @@ impl Layout {
 
     fn add_commons(&mut self, tables: &Tables<'_>) {
         for (id, global) in tables.symbols.list.iter().enumerate() {
-            if let Definition::Common { size, align, .. } = global.definition {
+            if let Definition::Common {
+                size,
+                align,
+                object,
+                symbol,
+            } = global.definition
+            {
                 let id = u32::try_from(id).expect("fewer than 2^32 symbols");
+                let raw = tables.objects[to_index(object)]
+                    .symbols()
+                    .get(to_index(symbol));
+                if raw.is_some_and(|raw| raw.st_type() == elf::STT_TLS) {
+                    self.tls.add_common(id, size, align);
+                    continue;
+                }
                 self.commons.push((id, self.requests.len()));
                 self.requests.push(SectionRequest {
                     kind: SectionKind::Data,

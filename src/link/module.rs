@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::place::{Finalized, PlaceError};
 
 use super::init::InitLists;
+use super::tls::{Runtime, address_of};
 use super::unwind::{FrameWarning, Frames};
 
 /// A symbol that a module offers.
@@ -34,7 +35,9 @@ pub(crate) struct PendingIfunc {
     pub(crate) slot: usize,
 }
 
-/// A loaded module. Dropping it runs its destructors and unmaps it.
+/// A loaded module. Dropping it runs its destructors and unmaps it; if threads still have
+/// thread-local objects of it with destructors (C++), that waits until the last of them ended,
+/// as after `dlclose`.
 ///
 /// Whoever still calls its functions or holds pointers into it afterwards is at fault, as
 /// after `dlclose`.
@@ -48,6 +51,7 @@ pub struct Module {
     got: (usize, u64),
     frames: Frames,
     initialised: bool,
+    tls: Runtime,
 }
 
 impl Module {
@@ -58,6 +62,7 @@ impl Module {
         ifuncs: Vec<PendingIfunc>,
         got: (usize, u64),
         frames: Frames,
+        tls: Runtime,
     ) -> Self {
         Self {
             memory,
@@ -67,7 +72,41 @@ impl Module {
             got,
             frames,
             initialised: false,
+            tls,
         }
+    }
+
+    /// The calling thread's copy of the thread-local variable `name`, if a global of that name
+    /// is defined and visible. The address is good as long as the thread and the module live.
+    #[must_use]
+    pub fn thread_local(&self, name: &str) -> Option<Export> {
+        let &(offset, size) = self.tls.variables.get(name)?;
+        self.tls.carrier.as_ref()?;
+        // SAFETY: the carrier is loaded and its block holds the variable.
+        let addr = unsafe { address_of(self.tls.module, offset) }?;
+        Some(Export {
+            addr,
+            size,
+            function: false,
+        })
+    }
+
+    /// Leaves all to the last pending destructor of a thread-local object, if there is one.
+    fn park(&mut self) -> bool {
+        let Some(registration) = &self.tls.destructors else {
+            return false;
+        };
+        let parking = registration.parking();
+        parking.park(|| Self {
+            memory: std::mem::take(&mut self.memory),
+            exports: HashMap::new(),
+            init: std::mem::take(&mut self.init),
+            ifuncs: Vec::new(),
+            got: self.got,
+            frames: std::mem::take(&mut self.frames),
+            initialised: std::mem::replace(&mut self.initialised, false),
+            tls: std::mem::take(&mut self.tls),
+        })
     }
 
     /// The symbol `name`, if a global of that name is defined and visible.
@@ -211,9 +250,16 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
+        if self.park() {
+            return;
+        }
         // SAFETY: whoever loaded the module agreed to run its code; it is still mapped.
         unsafe { self.finish() };
         self.frames.withdraw();
+        // Destructors of the module may have made thread-local objects.
+        self.park();
+        // Before the memory goes: another module may get its address, and so its handle.
+        self.tls.destructors = None;
     }
 }
 

@@ -14,10 +14,10 @@ use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym as _, Symbo
 use object::read::{SectionIndex, SymbolIndex};
 
 use super::error::LinkError;
+use super::header::{Header, check_header};
 
 pub(crate) type Rela = Rela64<LE>;
 pub(crate) type Symbol = Sym64<LE>;
-type Header = elf::FileHeader64<LE>;
 
 /// psABI, "Large sections": a common symbol of the medium model's large data.
 const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
@@ -41,6 +41,8 @@ pub(crate) struct Section<'d> {
     pub(crate) discarded: bool,
     /// Index among the link's placed sections.
     pub(crate) placed: Option<u32>,
+    /// Offset in the link's thread-local block, of a thread-local section.
+    pub(crate) tls_offset: u64,
 }
 
 impl Section<'_> {
@@ -63,6 +65,10 @@ impl Section<'_> {
     /// Whether the link gives it memory.
     pub(crate) fn is_loaded(&self) -> bool {
         self.is_alloc() && !self.discarded && !self.is_tls() && self.flags & elf::SHF_EXCLUDE.0 == 0
+    }
+    /// Whether it is part of the link's thread-local block.
+    pub(crate) fn is_thread_local(&self) -> bool {
+        self.is_tls() && self.is_alloc() && !self.discarded && self.flags & elf::SHF_EXCLUDE.0 == 0
     }
     /// The same section without contents, for passes over other bytes.
     pub(crate) fn shallow(&self) -> Self {
@@ -229,6 +235,7 @@ impl<'d> Object<'d> {
             relas: Cow::Borrowed(&[]),
             discarded: false,
             placed: None,
+            tls_offset: 0,
         })
     }
 
@@ -330,7 +337,7 @@ impl<'d> Object<'d> {
             self.fail(format!("contents of section #{section}: {error}"))
         };
         let header = self.table.section(SectionIndex(section)).map_err(fail)?;
-        let compressed = header.sh_flags(LE).0 & u64::from(elf::SHF_COMPRESSED.0) != 0
+        let compressed = header.sh_flags(LE).0 & elf::SHF_COMPRESSED.0 != 0
             || self.sections[section].name.starts_with(b".zdebug_");
         if !compressed {
             return header.data(LE, self.data).map(<[u8]>::to_vec).map_err(fail);
@@ -451,59 +458,5 @@ impl<'d> Object<'d> {
 
     fn fail(&self, reason: String) -> LinkError {
         LinkError::object(&self.name, reason)
-    }
-}
-
-/// Checks that `data` is a relocatable x86-64 ELF object, and says what else it is.
-fn check_header(data: &[u8]) -> Result<&Header, String> {
-    if data.starts_with(b"BC\xc0\xde") || data.starts_with(b"\xde\xc0\x17\x0b") {
-        return Err("is LLVM bitcode, not machine code; compile without -flto".to_owned());
-    }
-    if !data.starts_with(b"\x7fELF") {
-        let head: Vec<String> = data
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        return Err(format!(
-            "is not an ELF file ({} bytes, begins with [{}]); give relocatable objects (.o), archives (.a) or C sources (.c)",
-            data.len(),
-            head.join(" ")
-        ));
-    }
-    match (data.get(4), data.get(5)) {
-        (Some(2), Some(1)) => {}
-        (Some(class), Some(order)) => {
-            return Err(format!(
-                "is ELF of class {class} and byte order {order}; x86-64 needs class 2 (64-bit) and order 1 (little-endian)"
-            ));
-        }
-        _ => {
-            return Err(format!(
-                "ends after {} bytes, inside the ELF header",
-                data.len()
-            ));
-        }
-    }
-    let header = Header::parse(data)
-        .map_err(|error| format!("{error} ({} bytes); is the file truncated?", data.len()))?;
-    if header.e_machine(LE) != elf::EM_X86_64 {
-        return Err(format!(
-            "is for machine {} (e_machine); only x86-64 ({}) can be loaded",
-            header.e_machine(LE).0,
-            elf::EM_X86_64.0
-        ));
-    }
-    match header.e_type(LE) {
-        elf::ET_REL => Ok(header),
-        elf::ET_DYN => Err(
-            "is a shared library or position-independent executable; give libraries with -l"
-                .to_owned(),
-        ),
-        elf::ET_EXEC => Err("is a linked executable; give relocatable objects (.o)".to_owned()),
-        other => Err(format!(
-            "is ELF of type {}, not a relocatable object (1)",
-            other.0
-        )),
     }
 }

@@ -128,6 +128,9 @@ pub struct LinkOptions {
     pub base: Option<u64>,
     /// Sections at given addresses.
     pub pins: Vec<Pin>,
+    /// Lay thread-local storage out as a static program's instead of asking this process's
+    /// dynamic linker. What is linked so is to be looked at, not run. Dry runs always do.
+    pub synthetic_tls: bool,
     /// Keep a row a relocation for the report.
     pub record: bool,
 }

@@ -14,6 +14,7 @@ use crate::alloc::reach::HARD_FLOOR;
 
 use super::dry::{self, DrySpace};
 use super::error::PlaceError;
+use super::finalized::Finalized;
 use super::fixed;
 use super::group::{self, Group};
 use super::request::{Placer, SectionKind, SectionRequest};
@@ -37,7 +38,7 @@ pub struct Slot {
 }
 
 #[derive(Debug)]
-enum Bytes {
+pub(super) enum Bytes {
     Mapped(Mapping),
     /// Code where writable memory may not become executable: two views, not yet published.
     Writing(CodeBlock),
@@ -48,9 +49,9 @@ enum Bytes {
 }
 
 #[derive(Debug)]
-struct Region {
-    info: RegionInfo,
-    bytes: Bytes,
+pub(super) struct Region {
+    pub(super) info: RegionInfo,
+    pub(super) bytes: Bytes,
 }
 
 /// A region: whole pages of one access.
@@ -323,18 +324,7 @@ impl InFlight {
                     Some(range) => (dry.take_exactly(index, range)?, dry::fixed_certificate()),
                     None => dry.draw(index, size, group.align.max(page), span)?,
                 };
-                let bytes = if group.zero_fill {
-                    Bytes::Untouched
-                } else if range.len() > DRY_BUFFER {
-                    return Err(PlaceError::NoBuffer {
-                        index,
-                        size: range.len(),
-                        limit: DRY_BUFFER,
-                    });
-                } else {
-                    Bytes::Buffer(vec![0; to_usize(range.len())])
-                };
-                (range, certificate, bytes)
+                (range, certificate, buffer(index, range, group.zero_fill)?)
             }
         };
         if group.kind == SectionKind::Code {
@@ -410,7 +400,7 @@ impl InFlight {
 
 impl Region {
     /// Copies out `range`, which lies inside.
-    fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
+    pub(super) fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
         match &self.bytes {
             Bytes::Mapped(mapping) => mapping.read(range),
             Bytes::Buffer(buffer) => {
@@ -430,7 +420,7 @@ impl Region {
         }
     }
 
-    fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
+    pub(super) fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
         let refused = |source| PlaceError::Protect { source };
         self.bytes = match std::mem::replace(&mut self.bytes, Bytes::Untouched) {
             Bytes::Mapped(mut mapping) if kind != SectionKind::Data => {
@@ -447,81 +437,6 @@ impl Region {
     }
 }
 
-/// Placed sections with their final access. Dropping it unmaps them.
-#[derive(Debug)]
-pub struct Finalized {
-    regions: Vec<Region>,
-    slots: Vec<Slot>,
-}
-
-impl Finalized {
-    /// All regions.
-    pub fn regions(&self) -> impl Iterator<Item = &RegionInfo> {
-        self.regions.iter().map(|region| &region.info)
-    }
-
-    /// Address, size and region of section `index`.
-    ///
-    /// # Panics
-    /// If there is no such section.
-    #[must_use]
-    pub fn slot(&self, index: usize) -> Slot {
-        self.slots[index]
-    }
-
-    /// The region of section `index`; `None` for a section without bytes.
-    #[must_use]
-    pub fn region_of(&self, index: usize) -> Option<&RegionInfo> {
-        Some(&self.regions[self.slots.get(index)?.region?].info)
-    }
-
-    /// The bytes of section `index` if its region is still writable, for the link's own slots.
-    pub(crate) fn data_mem(&mut self, index: usize) -> Option<&mut [u8]> {
-        let slot = *self.slots.get(index)?;
-        let region = self.regions.get_mut(slot.region?)?;
-        let start = to_usize(slot.addr - region.info.range.start());
-        let range = start..start + to_usize(slot.size);
-        match &mut region.bytes {
-            Bytes::Mapped(mapping) => mapping.working_mem()?.get_mut(range),
-            Bytes::Buffer(buffer) => buffer.get_mut(range),
-            Bytes::Untouched | Bytes::Writing(_) | Bytes::Published(_) => None,
-        }
-    }
-
-    /// Takes write access from the (data) region of section `index`, for good.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn make_read_only(&mut self, index: usize) -> Result<(), PlaceError> {
-        match self.slots[index].region {
-            Some(number) => self.regions[number].set_access(SectionKind::ReadOnly),
-            None => Ok(()),
-        }
-    }
-
-    /// Every region with its bytes as the process sees them now; `None` for zero-fill ones.
-    pub(crate) fn contents(&self) -> impl Iterator<Item = (&RegionInfo, Option<Vec<u8>>)> {
-        self.regions.iter().map(|region| {
-            let bytes = !region.info.zero_fill;
-            (
-                &region.info,
-                bytes.then(|| region.read(region.info.range)).flatten(),
-            )
-        })
-    }
-
-    /// Copies out `range`, as the process sees it now; `None` if no region holds all of it.
-    /// A zero-fill region of a dry run reads as zeros.
-    #[must_use]
-    pub fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
-        let region = self
-            .regions
-            .iter()
-            .find(|region| region.info.range.encloses(range))?;
-        region.read(range)
-    }
-}
-
 /// Whether private memory that was written may be made executable (not under `PR_SET_MDWE`).
 fn may_become_code(allocator: &LowAllocator) -> bool {
     allocator
@@ -529,6 +444,21 @@ fn may_become_code(allocator: &LowAllocator) -> bool {
         .config()
         .capabilities
         .protect_to_execute
+}
+
+/// What a dry run keeps of the region at `range`.
+fn buffer(index: usize, range: AddrRange, zero_fill: bool) -> Result<Bytes, PlaceError> {
+    if zero_fill {
+        return Ok(Bytes::Untouched);
+    }
+    if range.len() > DRY_BUFFER {
+        return Err(PlaceError::NoBuffer {
+            index,
+            size: range.len(),
+            limit: DRY_BUFFER,
+        });
+    }
+    Ok(Bytes::Buffer(vec![0; to_usize(range.len())]))
 }
 
 const fn label(kind: SectionKind) -> &'static str {

@@ -11,6 +11,7 @@ mod battery;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use battery::ar;
 use battery::elf::{self, Form, Group, Obj, Of, Sec, Sym, Where};
 use battery::link::{Externals, dry, link};
 use battery::rng::{Rng, seed};
@@ -123,8 +124,8 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("demo.o", demo()),
         ("rich.o", rich().build()),
-        ("lib.a", elf::archive(&members, Some(&index))),
-        ("bare.a", elf::archive(&members, None)),
+        ("lib.a", ar::archive(&members, Some(&index))),
+        ("bare.a", ar::archive(&members, None)),
     ]
 }
 

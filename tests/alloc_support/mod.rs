@@ -28,6 +28,7 @@ pub fn simulated(options: SimOptions) -> Sim {
 
 pub fn allocator(sim: &Sim, placement: Placement) -> LowAllocator {
     LowAllocator::builder()
+        .bare()
         .platform(Arc::clone(sim) as _)
         .placement(placement)
         .build()

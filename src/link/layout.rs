@@ -137,6 +137,12 @@ impl Layout {
         });
     }
 
+    /// What `__dso_handle` stands for: an address that is this link's alone, 0 without sections.
+    pub(crate) fn dso_handle(&self, addrs: &[u64], addr_of: &dyn Fn(usize) -> u64) -> u64 {
+        let got = self.reserved.map(|(got, _)| addr_of(got));
+        got.or(addrs.first().copied()).unwrap_or(0)
+    }
+
     /// Sections that `__start_NAME` and `__stop_NAME` bracket are one request.
     fn add_cluster(&mut self, tables: &Tables<'_>, members: &[usize]) {
         let request = self.requests.len();

@@ -13,7 +13,7 @@ use super::error::{LinkError, LinkFailure};
 use super::far::{Plan, SLOT_SIZE, STUB_SIZE};
 use super::init::InitLists;
 use super::layout::Layout;
-use super::module::{Export, Module, PendingIfunc};
+use super::module::{Export, Life, Module, PendingIfunc};
 use super::options::Relax;
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
@@ -195,7 +195,11 @@ impl Linked<'_> {
             })
             .collect();
         let frames = Frames::of(&self);
-        Module::new(self.memory, exports, init, ifuncs, self.own.got, frames)
+        let dso_handle = self
+            .layout
+            .dso_handle(&self.addrs, &|request| self.memory.slot(request).addr);
+        let life = Life { frames, dso_handle };
+        Module::new(self.memory, exports, init, ifuncs, self.own.got, life)
     }
 
     fn exports(&self) -> HashMap<Box<str>, Export> {

@@ -13,6 +13,8 @@
 mod apply;
 mod engine;
 mod error;
+mod exits;
+mod export;
 mod far;
 mod howto;
 mod init;
@@ -36,6 +38,7 @@ mod value;
 
 pub use engine::{Link, Phases};
 pub use error::{LinkError, LinkFailure, Place, RelocationSite};
+pub use export::{ExportError, ExportedSymbols, ModuleExports, unload_deferred};
 pub use howto::{Check, Formula, Howto, Width, howto};
 pub use input::Input;
 pub use linked::{Linked, PlacedSection};

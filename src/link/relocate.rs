@@ -174,10 +174,7 @@ impl<'d> Placed<'d> {
             clusters: &clusters,
             dso_handle: self
                 .layout
-                .reserved
-                .map(|(got, _)| self.memory.slot(got).addr)
-                .or(self.addrs.first().copied())
-                .unwrap_or(0),
+                .dso_handle(&self.addrs, &|request| self.memory.slot(request).addr),
         };
         self.globals = value::globals(&self.tables.symbols, &self.tables.objects, &addresses)?;
         let mut values = Vec::new();

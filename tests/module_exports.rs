@@ -74,11 +74,11 @@ fn libraries_opened_later_bind_to_a_module_and_keep_it() {
         .export(&module)
         .expect("the dynamic linker takes it");
     let handle = open(&library);
-    // SAFETY: `use` is long use(long) of the library, which is open.
-    let use_it = unsafe {
-        let symbol = libc::dlsym(handle, c"use".as_ptr());
-        std::mem::transmute::<*mut c_void, Option<extern "C" fn(i64) -> i64>>(symbol)
-    };
+    // SAFETY: the handle is open, the name ends in NUL.
+    let symbol = unsafe { libc::dlsym(handle, c"use".as_ptr()) };
+    // SAFETY: null is None; else it is long use(long) of the library, which is open.
+    let use_it =
+        unsafe { std::mem::transmute::<*mut c_void, Option<extern "C" fn(i64) -> i64>>(symbol) };
     let use_it = use_it.expect("defined");
     assert_eq!(use_it(1), 42 + 41);
 
@@ -100,9 +100,10 @@ fn libraries_opened_later_bind_to_a_module_and_keep_it() {
             .expect("the dynamic linker takes it");
         let word = module.symbol("exported_word").expect("defined").addr;
         let handle = open(&library);
-        // SAFETY: `pointer` is a variable of 8 bytes in the library, which is open.
-        let pointer = unsafe { *libc::dlsym(handle, c"pointer".as_ptr()).cast::<u64>() };
-        assert_eq!(pointer, word);
+        // SAFETY: the handle is open, the name ends in NUL.
+        let pointer = unsafe { libc::dlsym(handle, c"pointer".as_ptr()) };
+        // SAFETY: it is a variable of 8 bytes in the library, which is open.
+        assert_eq!(unsafe { *pointer.cast::<u64>() }, word);
         // SAFETY: as above.
         assert_eq!(unsafe { libc::dlclose(handle) }, 0);
         drop((exports, module));

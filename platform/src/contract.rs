@@ -87,7 +87,8 @@ pub enum Holder {
     Library,
     /// Other mapped memory.
     Mapping,
-    /// The system itself (`__PAGEZERO`, `KUSER_SHARED_DATA`, vsyscall).
+    /// The system or this crate itself: never free, and no memory (`__PAGEZERO`,
+    /// `KUSER_SHARED_DATA`, vsyscall, the anchor page).
     System,
     /// Not known: [`Platform::survey`] does not tell kinds apart, except room it adds itself.
     Unknown,
@@ -198,39 +199,62 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// There is no memory for it.
-    fn populate(&self, range: AddrRange) -> Result<(), PlatformError>;
+    ///
+    /// # Safety
+    /// Every page of `range` is the caller's: claimed here, not yet released, and writable.
+    unsafe fn populate(&self, range: AddrRange) -> Result<(), PlatformError>;
 
     /// Changes the access of whole pages that the caller claimed.
     ///
     /// # Errors
     /// The system refuses (policy, limits). If `range` covers more than one claim, those before
     /// the one that was refused may have changed.
-    fn protect(&self, range: AddrRange, protection: Protection) -> Result<(), PlatformError>;
+    ///
+    /// # Safety
+    /// Every page of `range` is the caller's: claimed here and not yet released. Nothing that
+    /// uses those pages in a way the new access forbids may do so afterwards.
+    unsafe fn protect(&self, range: AddrRange, protection: Protection)
+    -> Result<(), PlatformError>;
 
     /// Makes access, place and existence of a claimed range final until the process ends (`mseal`).
     ///
     /// # Errors
     /// Not supported, or refused.
-    fn seal(&self, range: AddrRange) -> Result<(), PlatformError>;
+    ///
+    /// # Safety
+    /// Every page of `range` is the caller's: claimed here and not yet released.
+    unsafe fn seal(&self, range: AddrRange) -> Result<(), PlatformError>;
 
     /// Makes pages inside a claimed private range inaccessible and frees what they held,
     /// without splitting the mapping where the system can.
     ///
     /// # Errors
     /// The system refuses.
-    fn guard(&self, range: AddrRange) -> Result<(), PlatformError>;
+    ///
+    /// # Safety
+    /// Every page of `range` is the caller's: claimed here and not yet released. Nothing refers
+    /// to what they held.
+    unsafe fn guard(&self, range: AddrRange) -> Result<(), PlatformError>;
 
     /// Gives the pages' memory back, keeps the address space; private pages read as zero afterwards.
     ///
     /// # Errors
     /// The system refuses.
-    fn discard(&self, range: AddrRange) -> Result<(), PlatformError>;
+    ///
+    /// # Safety
+    /// Every page of `range` is the caller's: claimed here and not yet released. Nothing relies
+    /// on what they held; other views of the same backing lose it too.
+    unsafe fn discard(&self, range: AddrRange) -> Result<(), PlatformError>;
 
     /// Gives claimed address space back. May cover part of a claim.
     ///
     /// # Errors
     /// The system refuses (`max_map_count` on a split): the range is then still mapped.
-    fn release(&self, range: AddrRange) -> Result<(), PlatformError>;
+    ///
+    /// # Safety
+    /// Every page of `range` is the caller's: claimed here and not yet released. Nothing refers
+    /// to it any more; from here on it may be anybody's.
+    unsafe fn release(&self, range: AddrRange) -> Result<(), PlatformError>;
 
     /// Fills `buffer` with random bytes fit for a CSPRNG's seed. Never fails: a system without
     /// randomness is one that this must not run on (asserts).

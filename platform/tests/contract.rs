@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    LOW, PAGE, access_by_page, alone, expect_bytes, expect_no_wx, expect_occupied, pages, poke,
-    range, survey,
+    LOW, OnClaims, PAGE, access_by_page, alone, expect_bytes, expect_no_wx, expect_occupied, pages,
+    poke, range, survey,
 };
 use low2g_platform::sim::{LowMemory, SimOptions};
 use low2g_platform::{AddrRange, ClaimError, Platform, Protection, linux, native, sim};
@@ -50,7 +50,7 @@ fn exact(platform: &dyn Platform, area: AddrRange) {
         let held = survey(platform, area);
         assert_eq!(held.len(), 1);
         assert_eq!(held[0].range, claim);
-        platform.release(claim).expect("ours");
+        platform.give_back(claim).expect("ours");
     }
 }
 
@@ -71,13 +71,13 @@ fn occupied_is_never_replaced(platform: &dyn Platform, area: AddrRange) {
                 expect_occupied(result);
             } else {
                 result.expect("free");
-                platform.release(wanted).expect("ours");
+                platform.give_back(wanted).expect("ours");
             }
         }
     }
     for held in [first, second] {
         expect_bytes(platform, held.start(), b"neighbour");
-        platform.release(held).expect("ours");
+        platform.give_back(held).expect("ours");
     }
 }
 
@@ -93,7 +93,7 @@ fn hinted(platform: &dyn Platform, area: AddrRange) {
         before,
         "what came back elsewhere was released"
     );
-    platform.release(claim).expect("ours");
+    platform.give_back(claim).expect("ours");
 }
 
 fn low(platform: &dyn Platform, area: AddrRange) {
@@ -106,7 +106,7 @@ fn low(platform: &dyn Platform, area: AddrRange) {
     assert!(claim.end() <= 1 << 31 && claim.len() == 2 * PAGE, "{claim}");
     poke(platform, claim.start(), b"low");
     expect_bytes(platform, claim.start(), b"low\0");
-    platform.release(claim).expect("ours");
+    platform.give_back(claim).expect("ours");
     let before = survey(platform, LOW);
     expect_occupied(platform.claim_low(PAGE, area, Protection::ReadWrite));
     assert_eq!(
@@ -125,10 +125,10 @@ fn views(platform: &dyn Platform, area: AddrRange) {
     view(0, written, Protection::ReadWrite).expect("free");
     view(PAGE, run, Protection::ReadExecute).expect("free");
     expect_occupied(view(0, run, Protection::ReadExecute));
-    platform.populate(written).expect("there is memory");
+    platform.fill_pages(written).expect("there is memory");
     poke(platform, written.start() + PAGE, b"code");
     expect_bytes(platform, run.start(), b"code");
-    let refused = platform.protect(run, Protection::ReadWrite);
+    let refused = platform.set_access(run, Protection::ReadWrite);
     assert_eq!(
         refused.expect_err("an executable view never writes").call,
         "mprotect"
@@ -136,10 +136,10 @@ fn views(platform: &dyn Platform, area: AddrRange) {
     expect_no_wx(platform);
     drop(backing);
     expect_bytes(platform, run.start(), b"code");
-    platform.discard(written).expect("ours");
+    platform.empty(written).expect("ours");
     expect_bytes(platform, run.start(), &[0; 4]);
-    platform.release(written).expect("ours");
-    platform.release(run).expect("ours");
+    platform.give_back(written).expect("ours");
+    platform.give_back(run).expect("ours");
 }
 
 fn access(platform: &dyn Platform, area: AddrRange) {
@@ -147,20 +147,20 @@ fn access(platform: &dyn Platform, area: AddrRange) {
     platform
         .claim_exact(claim, Protection::ReadWrite)
         .expect("free");
-    platform.populate(claim).expect("there is memory");
+    platform.fill_pages(claim).expect("there is memory");
     poke(platform, claim.start(), b"first");
     poke(platform, claim.start() + PAGE, b"second");
-    platform.discard(pages(area, 1, 1)).expect("ours");
+    platform.empty(pages(area, 1, 1)).expect("ours");
     expect_bytes(platform, claim.start(), b"first");
     expect_bytes(platform, claim.start() + PAGE, &[0; 6]);
-    platform.guard(pages(area, 3, 1)).expect("ours");
-    let executable = platform.protect(pages(area, 0, 1), Protection::ReadExecute);
+    platform.fence(pages(area, 3, 1)).expect("ours");
+    let executable = platform.set_access(pages(area, 0, 1), Protection::ReadExecute);
     assert_eq!(executable.is_ok(), may_execute(platform), "{executable:?}");
     platform
-        .protect(pages(area, 1, 1), Protection::Read)
+        .set_access(pages(area, 1, 1), Protection::Read)
         .expect("ours");
     platform
-        .protect(pages(area, 2, 1), Protection::None)
+        .set_access(pages(area, 2, 1), Protection::None)
         .expect("ours");
     platform.flush_instruction_cache(claim);
     let first = if may_execute(platform) {
@@ -172,21 +172,21 @@ fn access(platform: &dyn Platform, area: AddrRange) {
         access_by_page(platform, claim)[..3],
         [first, "r--p", "---p"]
     );
-    platform.release(claim).expect("ours");
+    platform.give_back(claim).expect("ours");
 }
 
 fn partial_release(platform: &dyn Platform, area: AddrRange) {
     platform
         .claim_exact(pages(area, 0, 5), Protection::ReadWrite)
         .expect("free");
-    platform.release(pages(area, 2, 1)).expect("ours");
+    platform.give_back(pages(area, 2, 1)).expect("ours");
     let held: Vec<AddrRange> = survey(platform, area)
         .iter()
         .map(|region| region.range)
         .collect();
     assert_eq!(held, [pages(area, 0, 2), pages(area, 3, 2)]);
-    platform.release(pages(area, 0, 2)).expect("ours");
-    platform.release(pages(area, 3, 2)).expect("ours");
+    platform.give_back(pages(area, 0, 2)).expect("ours");
+    platform.give_back(pages(area, 3, 2)).expect("ours");
 }
 
 fn random(platform: &dyn Platform) {
@@ -228,17 +228,17 @@ fn running_system_sealed_pages_stay() {
     let platform = native().expect("this system has low memory");
     let claim = pages(native_area(2), 0, 1);
     platform.claim_exact(claim, Protection::Read).expect("free");
-    match platform.seal(claim) {
+    match platform.finalize(claim) {
         Ok(()) => {
             assert!(platform.config().capabilities.seal);
             platform
-                .protect(claim, Protection::ReadWrite)
+                .set_access(claim, Protection::ReadWrite)
                 .expect_err("final");
-            platform.release(claim).expect_err("final");
+            platform.give_back(claim).expect_err("final");
         }
         Err(error) => {
             assert!(!platform.config().capabilities.seal, "{error}");
-            platform.release(claim).expect("ours");
+            platform.give_back(claim).expect("ours");
         }
     }
 }
@@ -249,7 +249,7 @@ fn running_system_shares_one_anchor() {
     let first = linux::native().expect("this system has low memory");
     let claim = pages(native_area(3), 0, 1);
     first.claim_exact(claim, Protection::None).expect("free");
-    first.release(claim).expect("ours");
+    first.give_back(claim).expect("ours");
     let window = first
         .config()
         .low_window

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{PAGE, access_by_page, pages, range, survey};
+use common::{OnClaims, PAGE, access_by_page, pages, range, survey};
 use low2g_platform::linux::{self, LinuxPlatform, Syscalls};
 use low2g_platform::sim::{self, SimOptions};
 use low2g_platform::{AddrRange, Backing, ClaimError, Platform, PlatformError, Protection};
@@ -76,11 +76,11 @@ fn apply<S: Syscalls>(
         Operation::ClaimView(offset, at, protection) => {
             of_claim(platform.claim_view_exact(backing, offset, at, protection))
         }
-        Operation::Protect(at, protection) => of_call(platform.protect(at, protection)),
-        Operation::Populate(at) => of_call(platform.populate(at)),
-        Operation::Guard(at) => of_call(platform.guard(at)),
-        Operation::Discard(at) => of_call(platform.discard(at)),
-        Operation::Release(at) => of_call(platform.release(at)),
+        Operation::Protect(at, protection) => of_call(platform.set_access(at, protection)),
+        Operation::Populate(at) => of_call(platform.fill_pages(at)),
+        Operation::Guard(at) => of_call(platform.fence(at)),
+        Operation::Discard(at) => of_call(platform.empty(at)),
+        Operation::Release(at) => of_call(platform.give_back(at)),
     }
 }
 
@@ -157,7 +157,7 @@ fn compare(seed: u64, guards: bool) {
             "{context}"
         );
     }
-    running.release(AREA).expect("ours");
+    running.give_back(AREA).expect("ours");
     assert!(survey(&running, AREA).is_empty());
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{LOW, PAGE, range};
+use common::{LOW, OnClaims, PAGE, range};
 use low2g_platform::linux::abi::Errno;
 use low2g_platform::linux::{LinuxPlatform, Options};
 use low2g_platform::sim::{SimLinux, SimOptions};
@@ -23,9 +23,9 @@ const AREA: AddrRange = range(0x1000_0000, 0x1004_0000);
 
 /// Gives `claim` back; one planned failure may refuse the first time and leaves it mapped.
 fn release(platform: &dyn Platform, claim: AddrRange) {
-    if platform.release(claim).is_err() {
+    if platform.give_back(claim).is_err() {
         platform
-            .release(claim)
+            .give_back(claim)
             .expect("only one failure was planned");
     }
 }
@@ -37,11 +37,11 @@ fn scenario(platform: &dyn Platform) {
         if platform.claim_exact(exact, protection).is_ok() {
             let _ = platform.claim_exact(exact, protection);
             if protection == Protection::ReadWrite {
-                let _ = platform.populate(exact);
+                let _ = platform.fill_pages(exact);
             }
-            let _ = platform.guard(common::pages(AREA, 3, 1));
-            let _ = platform.discard(common::pages(AREA, 0, 2));
-            let _ = platform.protect(common::pages(AREA, 1, 1), Protection::Read);
+            let _ = platform.fence(common::pages(AREA, 3, 1));
+            let _ = platform.empty(common::pages(AREA, 0, 2));
+            let _ = platform.set_access(common::pages(AREA, 1, 1), Protection::Read);
             release(platform, exact);
         }
     }
@@ -66,7 +66,7 @@ fn scenario(platform: &dyn Platform) {
                 .claim_view_exact(&*backing, 0, view, protection)
                 .is_ok()
             {
-                let _ = platform.discard(view);
+                let _ = platform.empty(view);
                 release(platform, view);
             }
         }

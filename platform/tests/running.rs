@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ALL, LOW, alone, expect_no_wx, pages, range, survey};
+use common::{ALL, LOW, OnClaims, alone, expect_no_wx, pages, range, survey};
 use low2g_platform::{AddrRange, ClaimError, Platform, Protection, linux, sim};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,7 +21,7 @@ fn a_bss_of_nearly_2_gib_can_be_mapped() {
         .claim_exact(bss, Protection::ReadWrite)
         .expect("nothing is reserved");
     expect_no_wx(&platform);
-    platform.release(bss).expect("ours");
+    platform.give_back(bss).expect("ours");
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn high_mappings_cost_a_survey_nothing() {
         "{before:?} became {after:?}"
     );
     for at in low.into_iter().chain(high) {
-        platform.release(at).expect("ours");
+        platform.give_back(at).expect("ours");
     }
 }
 
@@ -142,7 +142,7 @@ fn threads_never_share_a_claim() {
                     for owner in owned(first, count) {
                         assert_eq!(owner.swap(0, Ordering::SeqCst), thread, "{claim} was taken");
                     }
-                    platform.release(claim).expect("ours");
+                    platform.give_back(claim).expect("ours");
                     won += 1;
                 }
                 Err(ClaimError::Occupied { .. }) => lost += 1,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{LOW, PAGE, expect_occupied, pages, range, survey};
+use common::{LOW, OnClaims, PAGE, expect_occupied, pages, range, survey};
 use low2g_platform::linux::{LinuxPlatform, Options};
 use low2g_platform::sim::{LowMemory, Map32Bit, SimLinux, SimOptions};
 use low2g_platform::{AddrRange, ClaimError, Holder, Platform, Protection, sim};
@@ -33,7 +33,7 @@ fn old_kernels_take_noreplace_as_a_hint() {
         .claim_exact(claim, Protection::ReadWrite)
         .expect("a free hint is honoured");
     expect_occupied(platform.claim_exact(claim, Protection::ReadWrite));
-    platform.release(claim).expect("ours");
+    platform.give_back(claim).expect("ours");
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn emulators_that_ignore_hints_are_told_apart() {
     let low = platform
         .claim_low(PAGE, LOW, Protection::ReadWrite)
         .expect("MAP_32BIT works");
-    platform.release(low).expect("ours");
+    platform.give_back(low).expect("ours");
     assert_eq!(platform.kernel().leaked(), []);
 }
 
@@ -92,7 +92,7 @@ fn map_32bit_starts_within_32_mib() {
             .claim_low(PAGE, LOW, Protection::None)
             .expect("free");
         assert!(range(0x4000_0000, 0x4200_1000).encloses(low), "{low}");
-        platform.release(low).expect("ours");
+        platform.give_back(low).expect("ours");
     }
 }
 
@@ -180,11 +180,11 @@ fn release_that_cannot_split_leaves_all_mapped() {
             .expect("below the limit");
     }
     let error = platform
-        .release(pages(AREA, 1, 1))
+        .give_back(pages(AREA, 1, 1))
         .expect_err("would split");
     assert!(error.reason.contains("vm.max_map_count"), "{error}");
     assert_eq!(survey(&platform, whole)[0].range, whole);
-    platform.release(whole).expect("no split");
+    platform.give_back(whole).expect("no split");
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn without_proc_views_are_sealed_and_surveys_say_so() {
             .expect("free");
     }
     platform
-        .protect(run, Protection::ReadWrite)
+        .set_access(run, Protection::ReadWrite)
         .expect_err("sealed");
 }
 
@@ -273,7 +273,7 @@ fn a_quicker_thread_is_a_collision() {
     for number in 0..200 {
         let claim = pages(AREA, 4 * number, 3);
         match platform.claim_exact(claim, Protection::ReadWrite) {
-            Ok(()) => platform.release(claim).expect("ours"),
+            Ok(()) => platform.give_back(claim).expect("ours"),
             Err(ClaimError::Occupied { .. }) => lost += 1,
             Err(error) => panic!("{error}"),
         }

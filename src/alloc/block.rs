@@ -208,6 +208,15 @@ impl LowBlock {
         self.range.len()
     }
 
+    /// Bytes set aside for it: its slot's, or its whole pages'.
+    #[must_use]
+    pub fn usable_size(&self) -> u64 {
+        match &self.home {
+            Home::Own(mapping) => mapping.range().len(),
+            Home::Slot { picked, .. } => picked.class.slot,
+        }
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn range(&self) -> AddrRange {

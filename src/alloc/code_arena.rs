@@ -89,7 +89,8 @@ impl CodeArena {
         }
         if start < slot.end() {
             let end = slot.end().next_multiple_of(page);
-            platform.populate(part(start, end - start))?;
+            // SAFETY: populate needs a writable claim of ours: the pages lie in the write view.
+            unsafe { platform.populate(part(start, end - start)) }?;
             self.populated[index(first)..index(end)].fill(true);
         }
         Ok(slot)

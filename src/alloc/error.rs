@@ -61,6 +61,12 @@ pub enum AllocError {
         /// The mapping it was asked of.
         mapping: AddrRange,
     },
+    /// Pages of the mapping cannot be written.
+    #[error("not every page of {mapping} can be written: make it ReadWrite first")]
+    NotWritable {
+        /// The mapping.
+        mapping: AddrRange,
+    },
     /// The exact place asked for is taken.
     #[error("{range} is already taken by {holder}: choose another address")]
     Occupied {

@@ -59,7 +59,8 @@ pub(crate) fn claim_at(
     if got == range {
         return Ok(Exactness::Hinted);
     }
-    match platform.release(got) {
+    // SAFETY: release needs a claim to which nothing refers: it was just made, and named nowhere.
+    match unsafe { platform.release(got) } {
         Ok(()) => Err(ClaimError::Occupied { range }),
         Err(refused) => Err(ClaimError::Refused(refused)),
     }
@@ -83,9 +84,12 @@ pub(crate) fn trim(pages: &Pages, got: AddrRange, shape: Shape) -> Result<AddrRa
         if surplus.is_empty() {
             continue;
         }
-        if let Err(error) = pages.platform.release(surplus) {
+        // SAFETY: release needs a claim to which nothing refers: part of `got`, which the caller
+        // just claimed and named nowhere, not yet released in this loop.
+        if let Err(error) = unsafe { pages.platform.release(surplus) } {
             // A split was refused; without one, all of it can go.
-            pages.platform.release(left)?;
+            // SAFETY: as above; `left` is what of `got` was not released.
+            unsafe { pages.platform.release(left) }?;
             return Err(error.into());
         }
         left = rest.expect("the block lies inside what was got");

@@ -84,7 +84,10 @@ impl Mapping {
                 mapping: self.range,
             });
         }
-        let result = self.pages.platform.protect(part, protection);
+        // SAFETY: protect needs a claim of ours (`part` was just checked to lie in this mapping),
+        // and that nothing uses it otherwise: bytes are lent only by borrows of `self`, which
+        // `&mut self` excludes, and only while all is writable.
+        let result = unsafe { self.pages.platform.protect(part, protection) };
         let known = if result.is_ok() {
             protection
         } else {
@@ -92,6 +95,29 @@ impl Mapping {
         };
         self.record(part, known);
         Ok(result?)
+    }
+
+    /// Has the system back every page now, so that first touches cost no faults and a lack of
+    /// memory is an error rather than a signal.
+    ///
+    /// # Errors
+    /// [`AllocError::NotWritable`] if not every page can be written; [`AllocError::Platform`] if
+    /// there is no memory for it.
+    pub fn populate(&mut self) -> Result<(), AllocError> {
+        if !self.is_writable() {
+            return Err(AllocError::NotWritable {
+                mapping: self.range,
+            });
+        }
+        // SAFETY: populate needs a claim of ours whose pages are all writable: just checked.
+        Ok(unsafe { self.pages.platform.populate(self.range) }?)
+    }
+
+    /// Whether every page can be read and written.
+    fn is_writable(&self) -> bool {
+        self.access
+            .iter()
+            .all(|(_, protection)| *protection == Protection::ReadWrite)
     }
 
     /// Replaces the runs that `part` covers by one of `protection`.
@@ -111,11 +137,7 @@ impl Mapping {
     /// All bytes, while every page can be read and written; never on a simulated system.
     #[must_use]
     pub fn working_mem(&mut self) -> Option<&mut [u8]> {
-        let writable = self
-            .access
-            .iter()
-            .all(|(_, protection)| *protection == Protection::ReadWrite);
-        if !writable || self.pages.platform.is_simulated() {
+        if !self.is_writable() || self.pages.platform.is_simulated() {
             return None;
         }
         let start = std::ptr::with_exposed_provenance_mut(to_usize(self.range.start()));

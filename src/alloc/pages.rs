@@ -151,13 +151,17 @@ impl Pages {
         let mut state = self.state.lock();
         state.statistics.live_mappings -= 1;
         state.statistics.live_bytes -= range.len();
-        if self.platform.release(range).is_ok() {
+        // SAFETY: release needs a claim to which nothing refers: the owner that `claim` gave it to
+        // (a Mapping, a View) gives it up, once, in its drop.
+        if unsafe { self.platform.release(range) }.is_ok() {
             state.space.remove(range.start());
             return;
         }
         // Best effort: the range stays ours and unused whatever these say.
-        let _ = self.platform.discard(range);
-        let _ = self.platform.protect(range, Protection::None);
+        // SAFETY: discard needs a claim whose bytes nobody wants: the refused release left it ours.
+        let _ = unsafe { self.platform.discard(range) };
+        // SAFETY: protect needs a claim that nobody uses: as above.
+        let _ = unsafe { self.platform.protect(range, Protection::None) };
         state.statistics.stuck_bytes += range.len();
         state.stuck.push(range);
     }
@@ -171,7 +175,9 @@ impl Pages {
             ..
         } = state;
         stuck.retain(|range| {
-            let refused = self.platform.release(*range).is_err();
+            // SAFETY: release needs a claim to which nothing refers: its owner is gone, and a
+            // range leaves `stuck` once it is released.
+            let refused = unsafe { self.platform.release(*range) }.is_err();
             if !refused {
                 space.remove(range.start());
                 statistics.stuck_bytes -= range.len();
@@ -185,7 +191,8 @@ impl Drop for Pages {
     fn drop(&mut self) {
         // Every mapping holds this alive, so only refused releases can be left.
         for range in std::mem::take(&mut self.state.get_mut().stuck) {
-            let _ = self.platform.release(range);
+            // SAFETY: release needs a claim to which nothing refers: as in `retry_stuck`.
+            let _ = unsafe { self.platform.release(range) };
         }
     }
 }

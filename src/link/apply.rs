@@ -14,6 +14,7 @@ use super::object::{Object, Rela, Section};
 use super::options::Relax;
 use super::relax::{self, Prefix};
 use super::symbols::{Definition, to_index};
+use super::tls;
 use super::value::{
     ABSOLUTE, CARE, DISCARDED, EXTERNAL, GOT_SYMBOL, IFUNC, TLS, UNRESOLVED, Value, WEAK_ZERO,
 };
@@ -49,6 +50,8 @@ pub(crate) struct Deferred {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) deferred: Vec<Deferred>,
+    /// Relocations of thread-local kind.
+    pub(crate) thread_local: Vec<tls::Use>,
     pub(crate) rows: Vec<Row>,
     pub(crate) errors: Vec<LinkError>,
 }
@@ -92,12 +95,20 @@ pub(crate) fn apply<const RECORD: bool>(
     values: &[Value],
     out: &mut Outcome,
 ) {
-    for rela in &*target.section.relas {
+    let mut relas = target.section.relas.iter();
+    while let Some(rela) = relas.next() {
         let f = fields(rela);
         let value = usize::try_from(f.symbol)
             .ok()
             .and_then(|index| values.get(index));
         let Some(&value) = value else {
+            if f.r_type == 0 {
+                // R_X86_64_NONE means nothing, whatever its symbol.
+                continue;
+            }
+            if out.errors.len() >= ERROR_LIMIT {
+                return;
+            }
             out.errors.push(input_error(
                 target,
                 f.offset,
@@ -144,12 +155,15 @@ pub(crate) fn apply<const RECORD: bool>(
                     out.rows.push(target.row(f, s, place, number, action));
                 }
             }
-            Ok(Slow::Deferred) => out.deferred.push(Deferred {
-                object: target.object_number,
-                section: target.section_number,
-                rela: *rela,
-                value,
-            }),
+            Ok(Slow::Deferred) => out.deferred.push(target.deferred(rela, value)),
+            Ok(Slow::ThreadLocal) => {
+                let item = target.deferred(rela, value);
+                let call = target.call_of(f, relas.as_slice(), values);
+                if call.is_some() {
+                    relas.next();
+                }
+                out.thread_local.push(tls::Use { item, call });
+            }
             Err(error) => {
                 out.errors.push(*error);
                 if out.errors.len() >= ERROR_LIMIT {
@@ -167,6 +181,8 @@ enum Slow {
         action: &'static str,
     },
     Deferred,
+    /// For `tls`, after this pass.
+    ThreadLocal,
 }
 
 impl Target<'_, '_> {
@@ -231,6 +247,12 @@ impl Target<'_, '_> {
             }
             _ => {}
         }
+        if self.in_image() && !matches!(howto.formula, Formula::Absolute | Formula::Size) {
+            return Err(self.thread_local_error(
+                f,
+                "the initial value of a thread-local variable can hold addresses and sizes only: each thread's copy has another place; initialise it in code",
+            ));
+        }
         if !field_inside(bytes, f.offset, howto.width) {
             return Err(Box::new(input_error(
                 self,
@@ -243,13 +265,10 @@ impl Target<'_, '_> {
                 ),
             )));
         }
-        if howto.formula == Formula::Tls || value.has(TLS) {
-            return Err(Box::new(LinkError::Tls {
-                site: Box::new(self.site(f)),
-                reason: "thread-local storage is not served yet; make the variable an ordinary one, or compile with -femulated-tls (clang)".to_owned(),
-            }));
-        }
         let s = self.checked_value(f, value)?;
+        if howto.formula == Formula::Tls || (value.has(TLS) && howto.formula != Formula::Size) {
+            return self.thread_local(bytes, f, howto, value);
+        }
         match howto.formula {
             Formula::Size => {
                 let size = self.symbol_size(f).wrapping_add_signed(f.addend);
@@ -268,7 +287,13 @@ impl Target<'_, '_> {
                 if howto.formula != Formula::Absolute {
                     number = number.wrapping_sub(place);
                 }
-                if howto.check.fits(howto.width, number) {
+                let fits = howto.check.fits(howto.width, number);
+                // Debuggers take 0 for dropped code, whatever the addend (as GNU ld and lld write it).
+                if value.has(DISCARDED) && !(fits && self.section.is_alloc()) {
+                    self.write(bytes, f, howto, 0)?;
+                    return written(s, 0, "direct");
+                }
+                if fits {
                     self.write(bytes, f, howto, number)?;
                     return written(s, number, "direct");
                 }
@@ -282,6 +307,83 @@ impl Target<'_, '_> {
                 Ok(Slow::Deferred)
             }
         }
+    }
+
+    /// Whether the bytes are initial values of thread-local variables.
+    fn in_image(&self) -> bool {
+        self.section.is_thread_local()
+    }
+
+    /// A relocation of thread-local kind, or one against a thread-local symbol.
+    fn thread_local(
+        &self,
+        bytes: &mut [u8],
+        f: Fields,
+        howto: &Howto,
+        value: Value,
+    ) -> Result<Slow, Box<LinkError>> {
+        if howto.formula != Formula::Tls {
+            return Err(self.thread_local_error(
+                f,
+                "the symbol is thread-local, the relocation is for ordinary ones; declare it thread-local (__thread, thread_local) where it is used",
+            ));
+        }
+        if !self.section.is_alloc() {
+            // Debug information: the offset in the block, whatever the code does.
+            if !matches!(f.r_type, 17 | 21) {
+                return Err(self.thread_local_error(f, "it has no meaning in debug information"));
+            }
+            let number = value.addr.wrapping_add_signed(f.addend);
+            self.write(bytes, f, howto, number)?;
+            return Ok(Slow::Written {
+                s: value.addr,
+                number,
+                action: "direct",
+            });
+        }
+        if value.has(WEAK_ZERO) {
+            return Err(self.thread_local_error(
+                f,
+                "the weak variable is nowhere defined, and a thread-local one has no address 0; define it, or add the object or library that does",
+            ));
+        }
+        // The module's own number needs no symbol.
+        let symbol_matters = !matches!(f.r_type, 16 | 20) || f.symbol != 0;
+        if !value.has(TLS) && symbol_matters {
+            return Err(self.thread_local_error(
+                f,
+                "the relocation is thread-local, the symbol is not; declare it the same way where it is defined and used",
+            ));
+        }
+        Ok(Slow::ThreadLocal)
+    }
+
+    fn deferred(&self, rela: &Rela, value: Value) -> Deferred {
+        Deferred {
+            object: self.object_number,
+            section: self.section_number,
+            rela: *rela,
+            value,
+        }
+    }
+
+    /// The call of `__tls_get_addr` that belongs to the `TLSGD` or `TLSLD` of `f`: the next relocation.
+    fn call_of(&self, f: Fields, rest: &[Rela], values: &[Value]) -> Option<Deferred> {
+        let next = rest.first().filter(|_| matches!(f.r_type, 19 | 20))?;
+        let call = fields(next);
+        let near = (f.offset..f.offset.saturating_add(12)).contains(&call.offset);
+        let plain = matches!(call.r_type, 2 | 4 | 9 | 31 | 41 | 42);
+        let index = usize::try_from(call.symbol).ok()?;
+        let named = self.object.symbol_display(index) == "__tls_get_addr";
+        let value = *values.get(index)?;
+        (near && plain && named).then(|| self.deferred(next, value))
+    }
+
+    pub(crate) fn thread_local_error(&self, f: Fields, reason: &str) -> Box<LinkError> {
+        Box::new(LinkError::Tls {
+            site: Box::new(self.site(f)),
+            reason: reason.to_owned(),
+        })
     }
 
     /// S, unless the symbol has none.
@@ -305,7 +407,7 @@ impl Target<'_, '_> {
         ]
         .iter()
         .any(|name| self.section.name.starts_with(name));
-        if value.has(DISCARDED) && !tolerant {
+        if value.has(DISCARDED) && !tolerant && self.section.is_alloc() {
             return Err(Box::new(input_error(
                 self,
                 f.offset,

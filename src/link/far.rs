@@ -72,6 +72,8 @@ pub(crate) enum SlotContent {
     Address(usize),
     /// What the resolver of entry's ifunc answers.
     Ifunc(usize),
+    /// What `tls` writes.
+    ThreadLocal,
 }
 
 /// An instruction to move.
@@ -155,7 +157,7 @@ impl Plan {
         })
     }
 
-    fn new_slot(&mut self, content: SlotContent) -> u32 {
+    pub(crate) fn new_slot(&mut self, content: SlotContent) -> u32 {
         self.slots.push(content);
         u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 slots")
     }

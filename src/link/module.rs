@@ -14,6 +14,7 @@ use crate::place::{Finalized, PlaceError, SectionKind};
 
 use super::exits::ExitScope;
 use super::init::InitLists;
+use super::tls::{Runtime, address_of};
 use super::unwind::{FrameWarning, Frames};
 
 /// A symbol that a module offers.
@@ -36,7 +37,7 @@ pub(crate) struct PendingIfunc {
 }
 
 /// What the process is told of a module while it lives.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Life {
     pub(crate) frames: Frames,
     /// What its `__dso_handle` stands for; 0 if it has no sections.
@@ -44,7 +45,8 @@ pub(crate) struct Life {
 }
 
 /// A loaded module. Dropping it runs its destructors and unmaps it; modules that use its
-/// symbols hold it until they go.
+/// symbols hold it until they go. If threads still have thread-local objects of it with
+/// destructors (C++), that waits until the last of them ended, as after `dlclose`.
 ///
 /// Whoever still calls its functions or holds pointers into it afterwards is at fault, as
 /// after `dlclose`.
@@ -61,6 +63,7 @@ pub struct Module {
     initialised: bool,
     /// Modules whose symbols this one uses: they go after it.
     pub(crate) uses: Vec<Arc<Module>>,
+    tls: Runtime,
 }
 
 impl Module {
@@ -71,6 +74,7 @@ impl Module {
         ifuncs: Vec<PendingIfunc>,
         got: (usize, u64),
         life: Life,
+        tls: Runtime,
     ) -> Self {
         Self {
             memory,
@@ -82,7 +86,43 @@ impl Module {
             exits: None,
             initialised: false,
             uses: Vec::new(),
+            tls,
         }
+    }
+
+    /// The calling thread's copy of the thread-local variable `name`, if a global of that name
+    /// is defined and visible. The address is good as long as the thread and the module live.
+    #[must_use]
+    pub fn thread_local(&self, name: &str) -> Option<Export> {
+        let &(offset, size) = self.tls.variables.get(name)?;
+        self.tls.carrier.as_ref()?;
+        // SAFETY: the carrier is loaded and its block holds the variable.
+        let addr = unsafe { address_of(self.tls.module, offset) }?;
+        Some(Export {
+            addr,
+            size,
+            function: false,
+        })
+    }
+
+    /// Leaves all to the last pending destructor of a thread-local object, if there is one.
+    fn park(&mut self) -> bool {
+        let Some(registration) = &self.tls.destructors else {
+            return false;
+        };
+        let parking = registration.parking();
+        parking.park(|| Self {
+            memory: std::mem::take(&mut self.memory),
+            exports: HashMap::new(),
+            init: std::mem::take(&mut self.init),
+            ifuncs: Vec::new(),
+            got: self.got,
+            life: std::mem::take(&mut self.life),
+            exits: self.exits.take(),
+            initialised: std::mem::replace(&mut self.initialised, false),
+            tls: std::mem::take(&mut self.tls),
+            uses: std::mem::take(&mut self.uses),
+        })
     }
 
     /// The symbol `name`, if a global of that name is defined and visible.
@@ -191,6 +231,7 @@ impl Module {
         let main = main
             .expect("the caller checked that the entry is a function")
             .addr;
+        default_signals();
         let mut constructors = std::mem::take(&mut self.init.init);
         // SAFETY: the caller runs the objects' code.
         unsafe { self.initialise(args) }?;
@@ -240,9 +281,25 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
+        if self.park() {
+            return;
+        }
         // SAFETY: whoever loaded the module agreed to run its code; it is still mapped.
         unsafe { self.finish() };
+        // Destructors of the module may have made thread-local objects.
+        self.park();
         self.life.frames.withdraw();
+        // Before the memory goes: another module may get its address, and so its handle.
+        self.tls.destructors = None;
+    }
+}
+
+/// Undoes what Rust's runtime sets up before `main`: a C program expects SIGPIPE to end it, and
+/// faults to be nobody's but its own.
+fn default_signals() {
+    for signal in [libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: SIG_DFL is valid for these signals; the handlers it replaces are Rust's own.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

@@ -17,6 +17,7 @@ use super::layout::{Layout, advance, own_pin};
 use super::linked::Linked;
 use super::options::LinkOptions;
 use super::symbols::to_index;
+use super::tls;
 use super::value::{self, Addresses, IFUNC, Value};
 
 /// Addresses and requests of what the link adds itself.
@@ -42,6 +43,9 @@ pub struct Placed<'d> {
     pub(crate) plan: Plan,
     pub(crate) own: Own,
     pub(crate) rows: Vec<Row>,
+    pub(crate) tls: tls::State,
+    /// Whether this process's dynamic linker is asked for thread-local storage.
+    pub(crate) process: bool,
 }
 
 impl<'d> Link<'d> {
@@ -62,6 +66,7 @@ impl<'d> Link<'d> {
             .iter()
             .map(|loaded| memory.slot(loaded.request).addr + loaded.offset)
             .collect();
+        let process = !dry_run && !self.options.synthetic_tls;
         self.phases.place = start.elapsed();
         Ok(Placed {
             tables: self.tables,
@@ -74,6 +79,8 @@ impl<'d> Link<'d> {
             plan: Plan::default(),
             own: Own::default(),
             rows: Vec::new(),
+            tls: tls::State::default(),
+            process,
         })
     }
 }
@@ -123,6 +130,7 @@ impl<'d> Placed<'d> {
             loaded: &self.layout.loaded,
             addrs: &self.addrs,
         };
+        let thread_local = tls::Plan::decide(&view, &mut out, &mut plan, self.process);
         plan.decide(&view, &out.deferred, &mut out.errors);
         if !out.errors.is_empty() {
             return Err(LinkFailure::new(out.errors));
@@ -131,6 +139,10 @@ impl<'d> Placed<'d> {
         self.place_own()?;
         self.fill_own()?;
         self.apply_deferred(&mut out);
+        if !out.errors.is_empty() {
+            return Err(LinkFailure::new(out.errors));
+        }
+        self.finish_thread_local(thread_local, &mut out)?;
         self.build_islands(&mut out);
         if !out.errors.is_empty() {
             return Err(LinkFailure::new(out.errors));
@@ -141,6 +153,7 @@ impl<'d> Placed<'d> {
     }
 
     fn copy(&mut self) {
+        self.tls.copy(&self.tables, &self.layout.tls);
         for loaded in &self.layout.loaded {
             let object = &self.tables.objects[to_index(loaded.object)];
             let section = &object.sections[to_index(loaded.section)];
@@ -168,13 +181,18 @@ impl<'d> Placed<'d> {
                 (slot.addr, slot.addr + slot.size)
             })
             .collect();
+        self.tls.dso_handle = self
+            .layout
+            .reserved
+            .map(|(got, _)| self.memory.slot(got).addr)
+            .or(self.addrs.first().copied())
+            .unwrap_or(0);
         let addresses = Addresses {
             loaded: &self.addrs,
             commons: &commons,
             clusters: &clusters,
-            dso_handle: self
-                .layout
-                .dso_handle(&self.addrs, &|request| self.memory.slot(request).addr),
+            tls_commons: &self.layout.tls.commons,
+            dso_handle: self.tls.dso_handle,
         };
         self.globals = value::globals(&self.tables.symbols, &self.tables.objects, &addresses)?;
         let mut values = Vec::new();
@@ -185,8 +203,12 @@ impl<'d> Placed<'d> {
             loaded: &self.layout.loaded,
             addrs: &self.addrs,
         };
-        for loaded in view.loaded {
-            let target = view.target(loaded.object, loaded.section);
+        let placed = view
+            .loaded
+            .iter()
+            .map(|loaded| (loaded.object, loaded.section));
+        for (object, section) in placed.chain(self.layout.tls.numbers()) {
+            let target = view.target(object, section);
             if target.section.relas.is_empty() {
                 continue;
             }
@@ -195,14 +217,18 @@ impl<'d> Placed<'d> {
                 out.errors.push(input_error(&target, 0, reason));
                 continue;
             }
-            if values_of != Some(loaded.object) {
+            if values_of != Some(object) {
                 value::of_object(target.object, &self.globals, &addresses, &mut values)?;
-                values_of = Some(loaded.object);
+                values_of = Some(object);
             }
-            let memory = self.memory.working_mem(loaded.request);
-            let offset = usize::try_from(loaded.offset).unwrap_or(usize::MAX);
-            let bytes = &mut memory[offset..offset + target.section.data.len()];
-            if self.options.record {
+            let bytes = section_bytes(
+                &mut self.memory,
+                &self.layout,
+                &mut self.tls,
+                target.section,
+            );
+            // Initial values have no one place that a row could give.
+            if self.options.record && !target.section.is_thread_local() {
                 apply::<true>(&target, bytes, &values, out);
             } else {
                 apply::<false>(&target, bytes, &values, out);
@@ -251,10 +277,12 @@ impl<'d> Placed<'d> {
                 size: sizes[index],
                 align: if index == 3 { MIRROR_ALIGN } else { STUB_SIZE },
                 zero_fill: false,
+                anywhere: false,
                 at: own_pin(self.options, name),
             };
             if request.at.is_none() {
-                request.at = advance(&mut self.layout.cursor, &request, true);
+                request.at =
+                    advance(&mut self.layout.cursor, &request, true).or(self.layout.cursor);
             }
             numbers[index] = Some(self.layout.requests.len() + requests.len());
             requests.push(request);
@@ -308,7 +336,7 @@ impl<'d> Placed<'d> {
             .iter()
             .map(|slot| match *slot {
                 SlotContent::Address(entry) => self.canonical(entry),
-                SlotContent::Ifunc(_) => 0,
+                SlotContent::Ifunc(_) | SlotContent::ThreadLocal => 0,
             })
             .collect();
         if !contents.is_empty() {
@@ -407,7 +435,12 @@ impl<'d> Placed<'d> {
         };
         let number = base.wrapping_add_signed(f.addend);
         target.check(howto, f, s, number, place)?;
-        let memory = section_bytes(&mut self.memory, &self.layout, target.section);
+        let memory = section_bytes(
+            &mut self.memory,
+            &self.layout,
+            &mut self.tls,
+            target.section,
+        );
         target.write(memory, f, howto, number)?;
         if self.options.record {
             out.rows.push(target.row(f, s, place, number, name));
@@ -429,10 +462,15 @@ impl<'d> Placed<'d> {
             let ip = target.addr + u64::try_from(plan.insn).expect("usize fits");
             let island_ip = self.own.islands.1 + plan.offset;
             let range = plan.insn..plan.insn + plan.len;
-            let insn = section_bytes(&mut self.memory, &self.layout, target.section)
-                .get(range.clone())
-                .unwrap_or_default()
-                .to_vec();
+            let insn = section_bytes(
+                &mut self.memory,
+                &self.layout,
+                &mut self.tls,
+                target.section,
+            )
+            .get(range.clone())
+            .unwrap_or_default()
+            .to_vec();
             let built = island::build(&insn, ip, &plan.fields, island_ip)
                 .and_then(|built| Ok((built, island::patch(plan.len, ip, island_ip)?)));
             let (built, patch) = match built {
@@ -447,7 +485,12 @@ impl<'d> Placed<'d> {
                     continue;
                 }
             };
-            let memory = section_bytes(&mut self.memory, &self.layout, target.section);
+            let memory = section_bytes(
+                &mut self.memory,
+                &self.layout,
+                &mut self.tls,
+                target.section,
+            );
             memory[range].copy_from_slice(&patch);
             if self.options.record {
                 for item in &plan.relocations {
@@ -483,6 +526,8 @@ impl<'d> Placed<'d> {
             plan,
             own,
             rows,
+            tls,
+            process: _,
         } = self;
         let memory = memory
             .finalize()
@@ -498,18 +543,20 @@ impl<'d> Placed<'d> {
             plan,
             own,
             rows,
+            tls,
         })
     }
 }
 
 /// The memory of an input section.
-fn section_bytes<'m>(
+pub(crate) fn section_bytes<'m>(
     memory: &'m mut InFlight,
     layout: &Layout,
+    tls: &'m mut tls::State,
     section: &super::object::Section<'_>,
 ) -> &'m mut [u8] {
     let Some(placed) = section.placed else {
-        return &mut [];
+        return tls.section_bytes(section);
     };
     let loaded = &layout.loaded[to_index(placed)];
     let offset = usize::try_from(loaded.offset).unwrap_or(usize::MAX);

@@ -16,6 +16,7 @@ use super::far::Key;
 use super::linked::Linked;
 use super::object::{Object, Section, SymbolPlace};
 use super::symbols::{Definition, NO_GLOBAL, definition_place, to_index};
+use super::tls::{Mode, Variable};
 use super::value::{self, IFUNC, TLS, Value};
 
 /// A value as the dump writes it.
@@ -258,6 +259,21 @@ impl Report {
         }
     }
 
+    /// The dump of a link that did not begin: one error, about no object.
+    #[must_use]
+    pub fn of_message(kind: &'static str, message: &str) -> Self {
+        Self {
+            format: "low2g-dump/1",
+            status: "error",
+            errors: vec![ErrorRow {
+                kind,
+                message: message.to_owned(),
+                ..ErrorRow::default()
+            }],
+            ..Self::default()
+        }
+    }
+
     /// The dump of a link.
     ///
     /// # Errors
@@ -272,6 +288,7 @@ impl Report {
             got: got(linked),
             stubs: stubs(linked),
             got_base: Some(hex(linked.own.got.1)),
+            tls: tls_row(linked),
             placement: placement(linked),
             relocations: relocations(linked),
             ..Self::default()
@@ -298,9 +315,9 @@ impl ErrorRow {
                 row.place = Some(hex(*place));
                 Some(site)
             }
-            LinkError::UnsupportedRelocation { site, .. } | LinkError::Tls { site, .. } => {
-                Some(site)
-            }
+            LinkError::UnsupportedRelocation { site, .. }
+            | LinkError::Tls { site, .. }
+            | LinkError::StaticTls { site, .. } => Some(site),
             LinkError::UndefinedSymbol { symbol, .. }
             | LinkError::DuplicateSymbol { symbol, .. } => {
                 row.symbol = Some(symbol.clone());
@@ -469,8 +486,25 @@ fn plain_row(name: &str, addr: u64, object: &str, kind: &'static str) -> SymbolR
     }
 }
 
+fn tls_row(linked: &Linked<'_>) -> TlsRow {
+    let block = &linked.layout.tls;
+    let (mode, offset) = match linked.tls.mode {
+        Mode::None => return TlsRow::default(),
+        Mode::Static { offset } => ("static", offset),
+        Mode::Dynamic => ("dynamic", 0),
+    };
+    TlsRow {
+        mode,
+        modid: linked.tls.module,
+        offset: hex(offset),
+        size: block.size,
+        align: block.align,
+    }
+}
+
 fn local_row(linked: &Linked<'_>, object: &Object<'_>, index: usize) -> Option<SymbolRow> {
     let symbol = object.symbols().get(index)?;
+    let mut tpoff = None;
     if symbol.st_type() == elf::STT_FILE {
         return None;
     }
@@ -479,12 +513,18 @@ fn local_row(linked: &Linked<'_>, object: &Object<'_>, index: usize) -> Option<S
             let section = &object.sections[section];
             let start = match section.placed {
                 Some(placed) => linked.addrs[to_index(placed)],
+                None if section.is_thread_local() => {
+                    let at = section.tls_offset.wrapping_add(symbol.st_value(LE));
+                    tpoff = linked.tls.offset_of(Variable::Own(at)).map(hex);
+                    section.tls_offset
+                }
                 None if section.is_alloc() && !section.is_tls() => return None,
                 None => 0,
             };
             let kind = match symbol.st_type() {
                 elf::STT_TLS => "tls",
                 elf::STT_GNU_IFUNC => "ifunc",
+                _ if section.is_thread_local() => "tls",
                 _ => "defined",
             };
             (start.wrapping_add(symbol.st_value(LE)), kind)
@@ -500,7 +540,7 @@ fn local_row(linked: &Linked<'_>, object: &Object<'_>, index: usize) -> Option<S
         binding: binding_name(symbol.st_bind().0),
         kind_of: type_name(symbol.st_type().0),
         kind,
-        tpoff: None,
+        tpoff,
     })
 }
 
@@ -512,6 +552,10 @@ fn global_row(
     let name = String::from_utf8_lossy(global.name).into_owned();
     let value = *linked.globals.get(id)?;
     let mut row = plain_row(&name, value.addr, "", "defined");
+    row.tpoff = linked
+        .tls
+        .offset_of_symbol(value, u32::try_from(id).ok())
+        .map(hex);
     match global.definition {
         Definition::Object { object, symbol } => {
             let owner = &linked.tables.objects[to_index(object)];
@@ -531,8 +575,8 @@ fn global_row(
             let owner = &linked.tables.objects[to_index(object)];
             row.object = definition_place(owner, to_index(symbol)).object;
             row.size = size;
-            row.kind_of = "object";
-            row.kind = "common";
+            row.kind_of = if value.has(TLS) { "tls" } else { "object" };
+            row.kind = if value.has(TLS) { "tls" } else { "common" };
         }
         Definition::External(external) => {
             row.size = external.size;
@@ -593,6 +637,17 @@ fn got(linked: &Linked<'_>) -> Vec<GotRow> {
                 symbol: key_name(linked, entry.key),
                 addr: hex(linked.slot_addr(slot)),
                 kind: "addr",
+            });
+        }
+    }
+    for slot in &linked.tls.slots {
+        for &(user, symbol) in &slot.users {
+            let object = &linked.tables.objects[to_index(user)];
+            rows.push(GotRow {
+                object: object.name.clone(),
+                symbol: object.symbol_display(to_index(symbol)),
+                addr: hex(linked.slot_addr(slot.number)),
+                kind: slot.kind.name(),
             });
         }
     }

@@ -31,6 +31,12 @@ pub trait SymbolResolver: fmt::Debug {
     /// The symbol `name`, or `None` to let the next resolver answer.
     /// A name may carry a version: `memcpy@GLIBC_2.2.5`.
     fn resolve(&self, name: &str) -> Option<ExternalSymbol>;
+
+    /// As `resolve`, for a name that objects use as a thread-local variable. Whoever answers
+    /// must not touch the variable: a dynamic linker fixes a block's kind at its first use.
+    fn resolve_thread_local(&self, name: &str) -> Option<ExternalSymbol> {
+        self.resolve(name)
+    }
 }
 
 /// Definitions that a user gives by name, looked up before the process.
@@ -78,5 +84,11 @@ impl SymbolResolver for Chain<'_> {
         self.resolvers
             .iter()
             .find_map(|resolver| resolver.resolve(name))
+    }
+
+    fn resolve_thread_local(&self, name: &str) -> Option<ExternalSymbol> {
+        self.resolvers
+            .iter()
+            .find_map(|resolver| resolver.resolve_thread_local(name))
     }
 }

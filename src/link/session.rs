@@ -47,7 +47,7 @@ impl From<LinkError> for SessionError {
 /// // SAFETY: demo.o has no constructors, and demo_sum(int) -> long is its function.
 /// let module = unsafe { session.load(&[input]) }?;
 /// let sum = unsafe { module.function::<extern "C" fn(i32) -> i64>("demo_sum") }.expect("defined");
-/// assert!((sum as usize) < 0x7f00_0000 && sum(4) == 100);
+/// assert!((sum as usize) < 0x7f00_0000 && sum(4) == 30);
 /// # Ok::<(), low2g::link::SessionError>(())
 /// ```
 #[derive(Debug)]

@@ -78,6 +78,18 @@ pub enum PlaceError {
         /// Bytes.
         size: u64,
     },
+    /// Code with two views came out of reach of the rest.
+    #[error(
+        "this process may not make written memory executable (PR_SET_MDWE or a policy), and the two views it must use lie at {addr:#x}, outside of {span}; use the default reach"
+    )]
+    Views {
+        /// Index of a request in the region.
+        index: usize,
+        /// Where the executable view is.
+        addr: u64,
+        /// Where the placement lies.
+        span: AddrRange,
+    },
     /// Access of placed memory could not be changed.
     #[error("{source}")]
     Protect {
@@ -96,7 +108,8 @@ impl PlaceError {
             | Self::Overlap { index, .. }
             | Self::SharedPage { index, .. }
             | Self::Misaligned { index, .. }
-            | Self::TooBig { index, .. } => Some(*index),
+            | Self::TooBig { index, .. }
+            | Self::Views { index, .. } => Some(*index),
             Self::Protect { .. } => None,
         }
     }

@@ -5,7 +5,12 @@
 
 use low2g_platform::{AddrRange, Protection, align_up, to_usize};
 
-use crate::alloc::{Certificate, Kind, MapRequest, Mapping, Placement, Reach};
+use crate::alloc::{
+    Certificate, CodeBlock, Kind, LowAllocator, MapRequest, Mapping, Placement, PublishedCode,
+    Reach,
+};
+
+use crate::alloc::reach::HARD_FLOOR;
 
 use super::dry::{self, DrySpace};
 use super::error::PlaceError;
@@ -32,6 +37,9 @@ pub struct Slot {
 #[derive(Debug)]
 enum Bytes {
     Mapped(Mapping),
+    /// Code where writable memory may not become executable: two views, not yet published.
+    Writing(CodeBlock),
+    Published(PublishedCode),
     Buffer(Vec<u8>),
     /// A dry run's zero pages.
     Untouched,
@@ -128,6 +136,24 @@ impl InFlight {
         Ok(span)
     }
 
+    /// All user addresses.
+    fn everywhere(&self, index: usize) -> Result<AddrRange, PlaceError> {
+        match &self.placer {
+            // A dry run has no process: the 47 bits that Linux gives user space.
+            Placer::DryRun { .. } => {
+                Ok(AddrRange::new(HARD_FLOOR, 1 << 47).expect("a floor below 47 bits"))
+            }
+            Placer::Mapped { allocator, .. } => {
+                let config = allocator.platform().config();
+                AddrRange::new(HARD_FLOOR, config.user_end).ok_or(PlaceError::TooBig {
+                    index,
+                    at: HARD_FLOOR,
+                    size: config.user_end,
+                })
+            }
+        }
+    }
+
     /// Places more sections; their indices follow those already placed.
     ///
     /// # Errors
@@ -176,6 +202,7 @@ impl InFlight {
                 align: 1,
                 zero_fill: run.zero_fill,
                 arena: run.members.len() > 1,
+                anywhere: false,
                 members: run.members,
             };
             self.add_region(group, Some(run.range), index, first, page)?;
@@ -229,8 +256,29 @@ impl InFlight {
                 size: group.size,
             })?,
         };
-        let span = self.span(index)?;
+        let span = if group.anywhere {
+            self.everywhere(index)?
+        } else {
+            self.span(index)?
+        };
         let (range, certificate, mut bytes) = match self.placer.clone() {
+            Placer::Mapped { allocator, .. }
+                if group.kind == SectionKind::Code
+                    && at.is_none()
+                    && !may_become_code(&allocator) =>
+            {
+                let code = allocator
+                    .allocate_code(size, group.align.max(page))
+                    .map_err(|source| PlaceError::Section { index, source })?;
+                let range = AddrRange::at(code.exec_addr(), size)
+                    .filter(|range| span.encloses(*range))
+                    .ok_or(PlaceError::Views {
+                        index,
+                        addr: code.exec_addr(),
+                        span,
+                    })?;
+                (range, code.certificate(), Bytes::Writing(code))
+            }
             Placer::Mapped {
                 allocator,
                 reach,
@@ -254,12 +302,12 @@ impl InFlight {
                     },
                     label: label(group.kind).to_owned(),
                 };
-                let mapping = allocator
+                let mut mapping = allocator
                     .map(&request)
                     .map_err(|source| PlaceError::Section { index, source })?;
                 if !group.zero_fill {
                     // One call instead of a fault a page. It is advice: without it, pages come at first touch.
-                    let _ = allocator.platform().populate(mapping.range());
+                    let _ = mapping.populate();
                 }
                 (
                     mapping.range(),
@@ -331,8 +379,9 @@ impl InFlight {
                 .working_mem()
                 .and_then(|bytes| bytes.get_mut(range))
                 .unwrap_or_default(),
+            Bytes::Writing(code) => code.working_mem().get_mut(range).unwrap_or_default(),
             Bytes::Buffer(buffer) => &mut buffer[range],
-            Bytes::Untouched => &mut [],
+            Bytes::Untouched | Bytes::Published(_) => &mut [],
         }
     }
 
@@ -353,20 +402,24 @@ impl InFlight {
 
 impl Region {
     fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
-        if let Bytes::Mapped(mapping) = &mut self.bytes
-            && kind != SectionKind::Data
-        {
-            mapping
-                .protect(self.info.range, kind.protection())
-                .map_err(|source| PlaceError::Protect { source })?;
-        }
+        let refused = |source| PlaceError::Protect { source };
+        self.bytes = match std::mem::replace(&mut self.bytes, Bytes::Untouched) {
+            Bytes::Mapped(mut mapping) if kind != SectionKind::Data => {
+                mapping
+                    .protect(self.info.range, kind.protection())
+                    .map_err(refused)?;
+                Bytes::Mapped(mapping)
+            }
+            Bytes::Writing(code) => Bytes::Published(code.publish().map_err(refused)?),
+            other => other,
+        };
         self.info.kind = kind;
         Ok(())
     }
 }
 
 /// Placed sections with their final access. Dropping it unmaps them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Finalized {
     regions: Vec<Region>,
     slots: Vec<Slot>,
@@ -402,7 +455,7 @@ impl Finalized {
         match &mut region.bytes {
             Bytes::Mapped(mapping) => mapping.working_mem()?.get_mut(range),
             Bytes::Buffer(buffer) => buffer.get_mut(range),
-            Bytes::Untouched => None,
+            Bytes::Untouched | Bytes::Writing(_) | Bytes::Published(_) => None,
         }
     }
 
@@ -433,9 +486,25 @@ impl Finalized {
                     .get(start..start + to_usize(range.len()))
                     .map(<[u8]>::to_vec)
             }
+            Bytes::Published(code) => {
+                let start = to_usize(range.start() - region.info.range.start());
+                code.read()
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Writing(_) => None,
             Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
         }
     }
+}
+
+/// Whether private memory that was written may be made executable (not under `PR_SET_MDWE`).
+fn may_become_code(allocator: &LowAllocator) -> bool {
+    allocator
+        .platform()
+        .config()
+        .capabilities
+        .protect_to_execute
 }
 
 const fn label(kind: SectionKind) -> &'static str {
@@ -451,7 +520,8 @@ fn fill_gaps(bytes: &mut Bytes, group: &Group, slots: &[Slot]) {
     let memory: &mut [u8] = match bytes {
         Bytes::Mapped(mapping) => mapping.working_mem().unwrap_or_default(),
         Bytes::Buffer(buffer) => buffer,
-        Bytes::Untouched => return,
+        Bytes::Writing(code) => code.working_mem(),
+        Bytes::Untouched | Bytes::Published(_) => return,
     };
     let mut end = 0;
     for &(member, offset) in &group.members {

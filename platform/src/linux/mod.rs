@@ -194,27 +194,31 @@ unsafe impl<S: Syscalls> Platform for LinuxPlatform<S> {
         self.claim_view(backing, offset, range, protection)
     }
 
-    fn populate(&self, range: AddrRange) -> Result<(), PlatformError> {
+    unsafe fn populate(&self, range: AddrRange) -> Result<(), PlatformError> {
         self.populate_range(range)
     }
 
-    fn protect(&self, range: AddrRange, protection: Protection) -> Result<(), PlatformError> {
+    unsafe fn protect(
+        &self,
+        range: AddrRange,
+        protection: Protection,
+    ) -> Result<(), PlatformError> {
         self.change_access(range, protection)
     }
 
-    fn seal(&self, range: AddrRange) -> Result<(), PlatformError> {
+    unsafe fn seal(&self, range: AddrRange) -> Result<(), PlatformError> {
         self.seal_range(range)
     }
 
-    fn guard(&self, range: AddrRange) -> Result<(), PlatformError> {
+    unsafe fn guard(&self, range: AddrRange) -> Result<(), PlatformError> {
         self.guard_range(range)
     }
 
-    fn discard(&self, range: AddrRange) -> Result<(), PlatformError> {
+    unsafe fn discard(&self, range: AddrRange) -> Result<(), PlatformError> {
         self.discard_range(range)
     }
 
-    fn release(&self, range: AddrRange) -> Result<(), PlatformError> {
+    unsafe fn release(&self, range: AddrRange) -> Result<(), PlatformError> {
         self.release_range(range)
     }
 

@@ -4,7 +4,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use low2g_platform::{AddrRange, ClaimError, Platform, Region};
+use low2g_platform::{AddrRange, ClaimError, Platform, PlatformError, Protection, Region};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 
@@ -28,6 +28,42 @@ pub(crate) fn pages(area: AddrRange, first: u64, count: u64) -> AddrRange {
     assert!(area.encloses(pages), "the test uses pages of its own area");
     pages
 }
+
+/// What may be done to a claim, for tests, which name no range but those that they claimed and
+/// keep no reference into them: memory is read and written through /proc/self/mem.
+pub(crate) trait OnClaims: Platform {
+    fn fill_pages(&self, range: AddrRange) -> Result<(), PlatformError> {
+        // SAFETY: populate needs a claim of the caller's to which nothing refers: see the trait.
+        unsafe { self.populate(range) }
+    }
+
+    fn set_access(&self, range: AddrRange, protection: Protection) -> Result<(), PlatformError> {
+        // SAFETY: protect needs a claim of the caller's to which nothing refers: see the trait.
+        unsafe { self.protect(range, protection) }
+    }
+
+    fn finalize(&self, range: AddrRange) -> Result<(), PlatformError> {
+        // SAFETY: seal needs a claim of the caller's to which nothing refers: see the trait.
+        unsafe { self.seal(range) }
+    }
+
+    fn fence(&self, range: AddrRange) -> Result<(), PlatformError> {
+        // SAFETY: guard needs a claim of the caller's to which nothing refers: see the trait.
+        unsafe { self.guard(range) }
+    }
+
+    fn empty(&self, range: AddrRange) -> Result<(), PlatformError> {
+        // SAFETY: discard needs a claim of the caller's to which nothing refers: see the trait.
+        unsafe { self.discard(range) }
+    }
+
+    fn give_back(&self, range: AddrRange) -> Result<(), PlatformError> {
+        // SAFETY: release needs a claim of the caller's to which nothing refers: see the trait.
+        unsafe { self.release(range) }
+    }
+}
+
+impl<P: Platform + ?Sized> OnClaims for P {}
 
 fn memory() -> File {
     OpenOptions::new()

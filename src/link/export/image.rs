@@ -227,8 +227,8 @@ mod tests {
             let segments = header.program_headers(LE, &*bytes).expect("segments");
             let dynamic = segments[2].dynamic(LE, &*bytes).expect("in the file");
             let dynamic = dynamic.expect("PT_DYNAMIC");
-            let at = |tag: u64| {
-                let found = dynamic.iter().find(|entry| entry.d_tag.get(LE) == tag);
+            let at = |tag: i64| {
+                let found = dynamic.iter().find(|entry| entry.d_tag.get(LE).0 == tag);
                 usize::try_from(found.expect("present").d_val(LE)).expect("small")
             };
             let (hash, symtab, strings) = (at(0x6fff_fef5), at(6), at(5));

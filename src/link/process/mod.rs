@@ -12,7 +12,8 @@ use std::ffi::{CStr, CString, c_void};
 use parking_lot::Mutex;
 
 use super::exits::exit_function;
-use super::resolve::{ExternalSymbol, SymbolResolver};
+use super::resolve::{ExternalKind, ExternalSymbol, SymbolResolver};
+use super::tls::destructors;
 pub(crate) use constant::constant_bytes;
 use tables::{Found, Tables};
 
@@ -126,6 +127,17 @@ impl SymbolResolver for ProcessSymbols {
             Some((base, version)) => (base, Some(version.trim_start_matches('@'))),
             None => (name, None),
         };
+        if version.is_none()
+            && !self.libraries_only
+            && destructors::NAMES.contains(&base)
+            && let Some(addr) = destructors::address()
+        {
+            return Some(ExternalSymbol {
+                addr,
+                size: 0,
+                kind: ExternalKind::Function,
+            });
+        }
         let name = CString::new(base).ok()?;
         let version = match version {
             Some(version) => Some(CString::new(version).ok()?),
@@ -143,6 +155,25 @@ impl SymbolResolver for ProcessSymbols {
             addr,
             size: found.size,
             kind: found.kind,
+        })
+    }
+
+    /// From the tables alone: asking `dlsym` would make the calling thread's copy, and a
+    /// block that a thread has a copy of can no longer become static.
+    fn resolve_thread_local(&self, name: &str) -> Option<ExternalSymbol> {
+        if self.libraries_only || name.contains('@') {
+            return self.resolve(name);
+        }
+        let mut tables = self.tables.lock();
+        let known = tables.get_or_insert_with(Tables::of_process);
+        if known.find_thread_local(name.as_bytes()).is_none() && known.is_stale() {
+            *known = Tables::of_process();
+        }
+        let (offset, size) = known.find_thread_local(name.as_bytes())?;
+        Some(ExternalSymbol {
+            addr: offset,
+            size,
+            kind: ExternalKind::Tls,
         })
     }
 }

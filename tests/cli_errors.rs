@@ -127,9 +127,6 @@ fn elf_files_of_another_kind() {
         Path::new(env!("CARGO_BIN_EXE_low2g")),
         &["low2g: input: is a shared library"],
     );
-    let object = folder.compile("m.c", MAIN, &[]);
-    let thin = folder.archive("thin.a", "rcsT", &[&object]);
-    refused_file(&thin, &["thin.a: input: is a thin archive", "ar rcs"]);
     let slim = folder.compile("slim.c", MAIN, &["-flto", "-fno-fat-lto-objects"]);
     refused_file(&slim, &["slim.o: input: ", "-flto"]);
 }
@@ -210,7 +207,7 @@ fn usage() {
         ("good.o,.comment=0x5000000", "no loaded section .comment"),
         ("good.o,#99=0x5000000", "no #99"),
         ("good.o,#0=0x5000000", "#0"),
-        ("low2g,.text=0x5000000", ".got, .stubs and .islands"),
+        ("low2g,.text=0x5000000", ".got, .stubs, .islands and .mirrors"),
     ] {
         for json in [&[][..], &["--json"]] {
             refused(

@@ -33,6 +33,7 @@ pub mod report;
 mod resolve;
 mod session;
 mod symbols;
+mod thin;
 pub mod tls;
 mod unwind;
 mod value;

@@ -3,20 +3,19 @@
 //! Invariants: regions never overlap; a slot's bytes lie inside its region; all
 //! regions are writable until `finalize`, which gives each its kind's access.
 
-use low2g_platform::{AddrRange, Protection, align_up, to_usize};
+use low2g_platform::{AddrRange, align_up, to_usize};
 
-use crate::alloc::{
-    Certificate, CodeBlock, Kind, LowAllocator, MapRequest, Mapping, Placement, PublishedCode,
-    Reach,
-};
+use crate::alloc::{Certificate, CodeBlock, Mapping, Placement, PublishedCode};
 
 use crate::alloc::reach::HARD_FLOOR;
 
-use super::dry::{self, DrySpace};
+use super::dry::DrySpace;
 use super::error::PlaceError;
+use super::finalized::Finalized;
 use super::fixed;
 use super::group::{self, Group};
 use super::request::{Placer, SectionKind, SectionRequest};
+use super::take::{Wish, may_become_code};
 
 /// Page size that dry runs lay out for.
 const DRY_PAGE: u64 = 4096;
@@ -35,7 +34,7 @@ pub struct Slot {
 }
 
 #[derive(Debug)]
-enum Bytes {
+pub(super) enum Bytes {
     Mapped(Mapping),
     /// Code where writable memory may not become executable: two views, not yet published.
     Writing(CodeBlock),
@@ -46,9 +45,9 @@ enum Bytes {
 }
 
 #[derive(Debug)]
-struct Region {
-    info: RegionInfo,
-    bytes: Bytes,
+pub(super) struct Region {
+    pub(super) info: RegionInfo,
+    pub(super) bytes: Bytes,
 }
 
 /// A region: whole pages of one access.
@@ -261,72 +260,32 @@ impl InFlight {
         } else {
             self.span(index)?
         };
-        let (range, certificate, mut bytes) = match self.placer.clone() {
+        let wish = Wish {
+            size,
+            align: group.align.max(page),
+            at,
+            span,
+            index,
+        };
+        let (range, certificate, mut bytes) = match &self.placer {
             Placer::Mapped { allocator, .. }
                 if group.kind == SectionKind::Code
                     && at.is_none()
-                    && !may_become_code(&allocator) =>
+                    && !may_become_code(allocator) =>
             {
-                let code = allocator
-                    .allocate_code(size, group.align.max(page))
-                    .map_err(|source| PlaceError::Section { index, source })?;
-                let range = AddrRange::at(code.exec_addr(), size)
-                    .filter(|range| span.encloses(*range))
-                    .ok_or(PlaceError::Views {
-                        index,
-                        addr: code.exec_addr(),
-                        span,
-                    })?;
-                (range, code.certificate(), Bytes::Writing(code))
+                wish.two_views(allocator)?
             }
             Placer::Mapped {
                 allocator,
                 reach,
                 min_entropy,
             } => {
-                let request = MapRequest {
-                    size,
-                    align: group.align.max(page),
-                    // Given addresses are the caller's business; drawn ones share the span.
-                    reach: match at {
-                        Some(_) => reach,
-                        None => Some(Reach::Range(span)),
-                    },
-                    at: at.map(AddrRange::start),
-                    min_entropy,
-                    protection: Protection::ReadWrite,
-                    kind: if group.arena {
-                        Kind::Arena
-                    } else {
-                        Kind::Section
-                    },
-                    label: label(group.kind).to_owned(),
-                };
-                let mut mapping = allocator
-                    .map(&request)
-                    .map_err(|source| PlaceError::Section { index, source })?;
-                if !group.zero_fill {
-                    // One call instead of a fault a page. It is advice: without it, pages come at first touch.
-                    let _ = mapping.populate();
-                }
-                (
-                    mapping.range(),
-                    mapping.certificate(),
-                    Bytes::Mapped(mapping),
-                )
+                let reach = reach.clone().filter(|_| at.is_some());
+                wish.private(allocator, reach, *min_entropy, &group)?
             }
             Placer::DryRun { .. } => {
                 let dry = self.dry.as_mut().expect("made for dry runs by `new`");
-                let (range, certificate) = match at {
-                    Some(range) => (dry.take_exactly(index, range)?, dry::fixed_certificate()),
-                    None => dry.draw(index, size, group.align.max(page), span)?,
-                };
-                let bytes = if group.zero_fill {
-                    Bytes::Untouched
-                } else {
-                    Bytes::Buffer(vec![0; to_usize(range.len())])
-                };
-                (range, certificate, bytes)
+                wish.buffer(dry, group.zero_fill)?
             }
         };
         if group.kind == SectionKind::Code {
@@ -401,7 +360,28 @@ impl InFlight {
 }
 
 impl Region {
-    fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
+    /// Copies out `range`, which lies inside.
+    pub(super) fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
+        match &self.bytes {
+            Bytes::Mapped(mapping) => mapping.read(range),
+            Bytes::Buffer(buffer) => {
+                let start = to_usize(range.start() - self.info.range.start());
+                buffer
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Published(code) => {
+                let start = to_usize(range.start() - self.info.range.start());
+                code.read()
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Writing(_) => None,
+            Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
+        }
+    }
+
+    pub(super) fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
         let refused = |source| PlaceError::Protect { source };
         self.bytes = match std::mem::replace(&mut self.bytes, Bytes::Untouched) {
             Bytes::Mapped(mut mapping) if kind != SectionKind::Data => {
@@ -415,103 +395,6 @@ impl Region {
         };
         self.info.kind = kind;
         Ok(())
-    }
-}
-
-/// Placed sections with their final access. Dropping it unmaps them.
-#[derive(Debug, Default)]
-pub struct Finalized {
-    regions: Vec<Region>,
-    slots: Vec<Slot>,
-}
-
-impl Finalized {
-    /// All regions.
-    pub fn regions(&self) -> impl Iterator<Item = &RegionInfo> {
-        self.regions.iter().map(|region| &region.info)
-    }
-
-    /// Address, size and region of section `index`.
-    ///
-    /// # Panics
-    /// If there is no such section.
-    #[must_use]
-    pub fn slot(&self, index: usize) -> Slot {
-        self.slots[index]
-    }
-
-    /// The region of section `index`; `None` for a section without bytes.
-    #[must_use]
-    pub fn region_of(&self, index: usize) -> Option<&RegionInfo> {
-        Some(&self.regions[self.slots.get(index)?.region?].info)
-    }
-
-    /// The bytes of section `index` if its region is still writable, for the link's own slots.
-    pub(crate) fn data_mem(&mut self, index: usize) -> Option<&mut [u8]> {
-        let slot = *self.slots.get(index)?;
-        let region = self.regions.get_mut(slot.region?)?;
-        let start = to_usize(slot.addr - region.info.range.start());
-        let range = start..start + to_usize(slot.size);
-        match &mut region.bytes {
-            Bytes::Mapped(mapping) => mapping.working_mem()?.get_mut(range),
-            Bytes::Buffer(buffer) => buffer.get_mut(range),
-            Bytes::Untouched | Bytes::Writing(_) | Bytes::Published(_) => None,
-        }
-    }
-
-    /// Takes write access from the (data) region of section `index`, for good.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn make_read_only(&mut self, index: usize) -> Result<(), PlaceError> {
-        match self.slots[index].region {
-            Some(number) => self.regions[number].set_access(SectionKind::ReadOnly),
-            None => Ok(()),
-        }
-    }
-
-    /// Copies out `range`, as the process sees it now; `None` if no region holds all of it.
-    /// A zero-fill region of a dry run reads as zeros.
-    #[must_use]
-    pub fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
-        let region = self
-            .regions
-            .iter()
-            .find(|region| region.info.range.encloses(range))?;
-        match &region.bytes {
-            Bytes::Mapped(mapping) => mapping.read(range),
-            Bytes::Buffer(buffer) => {
-                let start = to_usize(range.start() - region.info.range.start());
-                buffer
-                    .get(start..start + to_usize(range.len()))
-                    .map(<[u8]>::to_vec)
-            }
-            Bytes::Published(code) => {
-                let start = to_usize(range.start() - region.info.range.start());
-                code.read()
-                    .get(start..start + to_usize(range.len()))
-                    .map(<[u8]>::to_vec)
-            }
-            Bytes::Writing(_) => None,
-            Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
-        }
-    }
-}
-
-/// Whether private memory that was written may be made executable (not under `PR_SET_MDWE`).
-fn may_become_code(allocator: &LowAllocator) -> bool {
-    allocator
-        .platform()
-        .config()
-        .capabilities
-        .protect_to_execute
-}
-
-const fn label(kind: SectionKind) -> &'static str {
-    match kind {
-        SectionKind::Code => "code sections",
-        SectionKind::ReadOnly => "read-only sections",
-        SectionKind::Data => "data sections",
     }
 }
 

@@ -47,14 +47,22 @@ fn number(value: &Value) -> u64 {
 }
 
 fn rows<'v>(dump: &'v Value, table: &str) -> &'v Vec<Value> {
-    dump[table].as_array().unwrap_or_else(|| panic!("no {table}: {dump}"))
+    dump[table]
+        .as_array()
+        .unwrap_or_else(|| panic!("no {table}: {dump}"))
 }
 
 /// Bytes of the section `name` of the first object.
 fn section(dump: &Value, name: &str) -> Vec<u8> {
     let sections = dump["objects"][0]["sections"].as_array().expect("a list");
-    let row = sections.iter().find(|row| row["name"] == name).expect("is there");
-    let (start, size) = (number(&row["addr"]), row["size"].as_u64().expect("a number"));
+    let row = sections
+        .iter()
+        .find(|row| row["name"] == name)
+        .expect("is there");
+    let (start, size) = (
+        number(&row["addr"]),
+        row["size"].as_u64().expect("a number"),
+    );
     for region in rows(dump, "memory") {
         let base = number(&region["addr"]);
         let text = region["bytes"].as_str().unwrap_or_default();
@@ -78,7 +86,11 @@ fn gnu_ld(paths: &[PathBuf]) -> Elf {
         .args(paths)
         .output()
         .expect("ld starts");
-    assert!(ld.status.success(), "{}", String::from_utf8_lossy(&ld.stderr));
+    assert!(
+        ld.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ld.stderr)
+    );
     Elf::parse(std::fs::read(&out).expect("ld wrote it"))
 }
 
@@ -154,7 +166,10 @@ fn relaxation_is_as_asked() {
         ("desc", "relax:tlsdesc-ie", "relax:tlsdesc-le"),
     ];
     for (name, pcrel, all) in expect {
-        let model = MODELS.iter().find(|model| model.name == name).expect("listed");
+        let model = MODELS
+            .iter()
+            .find(|model| model.name == name)
+            .expect("listed");
         let object = compile("define.c", model.flags, &[]);
         let options = |relax| [ALONE, &["--relax", relax]].concat();
         let relaxed = actions(&dump(&[object.clone()], &options("all")));
@@ -165,12 +180,20 @@ fn relaxation_is_as_asked() {
         // Without relaxation every access keeps its slot.
         let none = dump(&[object], &options("none"));
         if name == "desc" {
-            assert_eq!(none["status"], "error", "a descriptor needs the dynamic linker");
+            assert_eq!(
+                none["status"], "error",
+                "a descriptor needs the dynamic linker"
+            );
             assert_eq!(none["errors"][0]["kind"], "tls");
             continue;
         }
         let none_actions = actions(&none);
-        assert!(none_actions.keys().all(|key| key == "got" || key == "direct"), "{name}: {none_actions:?}");
+        assert!(
+            none_actions
+                .keys()
+                .all(|key| key == "got" || key == "direct"),
+            "{name}: {none_actions:?}"
+        );
         check_slots(&none, name);
     }
 }
@@ -178,7 +201,10 @@ fn relaxation_is_as_asked() {
 /// Every thread-local field of code points at a slot of its object, symbol and kind.
 fn check_slots(dump: &Value, context: &str) {
     let mut checked = 0;
-    for row in rows(dump, "relocations").iter().filter(|row| row["action"] == "got") {
+    for row in rows(dump, "relocations")
+        .iter()
+        .filter(|row| row["action"] == "got")
+    {
         let kind = match row["type"].as_str().expect("a name") {
             "R_X86_64_TLSGD" => "tlsgd",
             "R_X86_64_TLSLD" => "tlsld",
@@ -200,16 +226,24 @@ fn check_slots(dump: &Value, context: &str) {
 
 #[test]
 fn the_process_s_offsets_show_in_the_dump() {
-    let model = MODELS.iter().find(|model| model.name == "ie").expect("listed");
+    let model = MODELS
+        .iter()
+        .find(|model| model.name == "ie")
+        .expect("listed");
     let paths = [
         compile("define.c", model.flags, &[]),
         compile("use.c", model.flags, &[]),
     ];
     let native = dump(&paths, &[]);
     assert_eq!(native["tls"]["mode"], "static");
-    let errno = rows(&native, "symbols").iter().find(|row| row["name"] == "errno");
+    let errno = rows(&native, "symbols")
+        .iter()
+        .find(|row| row["name"] == "errno");
     let errno = errno.expect("is referred to");
-    assert_eq!((&errno["kind"], &errno["type"]), (&"external".into(), &"tls".into()));
+    assert_eq!(
+        (&errno["kind"], &errno["type"]),
+        (&"external".into(), &"tls".into())
+    );
     assert!(number(&errno["tpoff"]).cast_signed() < 0, "{errno}");
     // Without the process nobody knows where errno is.
     let library = ["--dry-run"];

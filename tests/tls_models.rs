@@ -57,12 +57,24 @@ impl Functions {
             expected.resize(SIZE, 0);
             assert_eq!(bytes, expected, "{context}: initial value of {number}");
         }
-        assert_eq!((self.filled[1])(), places[0].0, "{context}: two objects, one address");
-        assert_eq!((self.zeroed[1])(), places[1].0, "{context}: two objects, one address");
+        assert_eq!(
+            (self.filled[1])(),
+            places[0].0,
+            "{context}: two objects, one address"
+        );
+        assert_eq!(
+            (self.zeroed[1])(),
+            places[1].0,
+            "{context}: two objects, one address"
+        );
         // SAFETY: __errno_location has no precondition.
         let native = unsafe { libc::__errno_location() };
         assert_eq!((self.errno)(), native.cast(), "{context}: errno");
-        assert_eq!((self.mix)(10, 20), 12 + 20 * 3 + 44 * 5 + 20 * 7, "{context}");
+        assert_eq!(
+            (self.mix)(10, 20),
+            12 + 20 * 3 + 44 * 5 + 20 * 7,
+            "{context}"
+        );
         assert_eq!((self.mix)(1, 2), 13 + 22 * 3 + 45 * 5 + 22 * 7, "{context}");
         places.iter().map(|(place, _)| place.addr()).collect()
     }
@@ -84,8 +96,15 @@ fn check_everywhere(paths: &[std::path::PathBuf], align: usize, relax: Relax, co
     }
     functions.check(context);
     let host = module.thread_local("filled").expect("the host sees it");
-    assert_eq!((host.addr, host.size), (to_u64((functions.filled[0])().addr()), 24), "{context}");
-    assert!(module.thread_local("kept_filled").is_none(), "static ones are the object's own");
+    assert_eq!(
+        (host.addr, host.size),
+        (to_u64((functions.filled[0])().addr()), 24),
+        "{context}"
+    );
+    assert!(
+        module.thread_local("kept_filled").is_none(),
+        "static ones are the object's own"
+    );
     for worker in workers {
         worker.end();
     }
@@ -145,8 +164,13 @@ fn great_alignment_and_size_need_the_dynamic_models() {
             let text = error.to_string();
             assert!(text.contains("aligned to 128"), "{}: {text}", model.name);
             assert!(text.contains("aligned to 64 at most"), "{text}");
-            let text = load(&[big, used], Relax::All).expect_err("no such room").to_string();
-            assert!(text.contains("GLIBC_TUNABLES=glibc.rtld.optional_static_tls="), "{text}");
+            let text = load(&[big, used], Relax::All)
+                .expect_err("no such room")
+                .to_string();
+            assert!(
+                text.contains("GLIBC_TUNABLES=glibc.rtld.optional_static_tls="),
+                "{text}"
+            );
         } else {
             check_everywhere(&[defined, used.clone()], 128, Relax::All, model.name);
             let module = load(&[big, used], Relax::All).expect("dynamic blocks have any size");
@@ -164,7 +188,10 @@ fn great_alignment_and_size_need_the_dynamic_models() {
 fn a_thread_with_a_small_stack() {
     let _alone = alone();
     for name in ["le", "gd", "desc"] {
-        let model = MODELS.iter().find(|model| model.name == name).expect("listed");
+        let model = MODELS
+            .iter()
+            .find(|model| model.name == name)
+            .expect("listed");
         let paths = [
             compile("define.c", model.flags, &flags(64)),
             compile("use.c", &["-fPIC"], &[]),
@@ -181,7 +208,10 @@ fn a_thread_with_a_small_stack() {
 #[test]
 fn eight_threads_load_at_once() {
     let _alone = alone();
-    let model = MODELS.iter().find(|model| model.name == "gd").expect("listed");
+    let model = MODELS
+        .iter()
+        .find(|model| model.name == "gd")
+        .expect("listed");
     let paths = [
         compile("define.c", model.flags, &flags(16)),
         compile("use.c", &["-fPIC"], &[]),

@@ -58,10 +58,7 @@ impl Section<'_> {
     }
     /// Whether it is part of the link's thread-local block.
     pub(crate) fn is_thread_local(&self) -> bool {
-        self.is_tls()
-            && self.is_alloc()
-            && !self.discarded
-            && self.flags & elf::SHF_EXCLUDE.0 == 0
+        self.is_tls() && self.is_alloc() && !self.discarded && self.flags & elf::SHF_EXCLUDE.0 == 0
     }
     /// The same section without contents, for passes over other bytes.
     pub(crate) fn shallow(&self) -> Self {

@@ -414,7 +414,12 @@ impl<'d> Placed<'d> {
         };
         let number = base.wrapping_add_signed(f.addend);
         target.check(howto, f, s, number, place)?;
-        let memory = section_bytes(&mut self.memory, &self.layout, &mut self.tls, target.section);
+        let memory = section_bytes(
+            &mut self.memory,
+            &self.layout,
+            &mut self.tls,
+            target.section,
+        );
         target.write(memory, f, howto, number)?;
         if self.options.record {
             out.rows.push(target.row(f, s, place, number, name));
@@ -436,10 +441,15 @@ impl<'d> Placed<'d> {
             let ip = target.addr + u64::try_from(plan.insn).expect("usize fits");
             let island_ip = self.own.islands.1 + plan.offset;
             let range = plan.insn..plan.insn + plan.len;
-            let insn = section_bytes(&mut self.memory, &self.layout, &mut self.tls, target.section)
-                .get(range.clone())
-                .unwrap_or_default()
-                .to_vec();
+            let insn = section_bytes(
+                &mut self.memory,
+                &self.layout,
+                &mut self.tls,
+                target.section,
+            )
+            .get(range.clone())
+            .unwrap_or_default()
+            .to_vec();
             let built = island::build(&insn, ip, &plan.fields, island_ip)
                 .and_then(|built| Ok((built, island::patch(plan.len, ip, island_ip)?)));
             let (built, patch) = match built {
@@ -454,7 +464,12 @@ impl<'d> Placed<'d> {
                     continue;
                 }
             };
-            let memory = section_bytes(&mut self.memory, &self.layout, &mut self.tls, target.section);
+            let memory = section_bytes(
+                &mut self.memory,
+                &self.layout,
+                &mut self.tls,
+                target.section,
+            );
             memory[range].copy_from_slice(&patch);
             if self.options.record {
                 for item in &plan.relocations {

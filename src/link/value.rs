@@ -96,10 +96,12 @@ fn defined(
     let flags = type_flags(symbol);
     let offset = symbol.st_value(LE);
     Ok(match object.place_of(index, symbol)? {
-        SymbolPlace::Section(section)
-            if flags & TLS != 0 && !object.sections[section].is_tls() =>
-        {
-            return Err(misplaced(object, index, &object.sections[section].display_name()));
+        SymbolPlace::Section(section) if flags & TLS != 0 && !object.sections[section].is_tls() => {
+            return Err(misplaced(
+                object,
+                index,
+                &object.sections[section].display_name(),
+            ));
         }
         SymbolPlace::Absolute if flags & TLS != 0 => {
             return Err(misplaced(object, index, "SHN_ABS"));

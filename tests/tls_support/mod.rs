@@ -78,12 +78,10 @@ pub(crate) fn compile(source: &str, flags: &[&str], more: &[String]) -> PathBuf 
 
 /// Loads objects with the process's symbols.
 pub(crate) fn load(paths: &[PathBuf], relax: Relax) -> Result<Module, SessionError> {
-    let session = Session::new()
-        .expect("low memory")
-        .options(LinkOptions {
-            relax,
-            ..LinkOptions::default()
-        });
+    let session = Session::new().expect("low memory").options(LinkOptions {
+        relax,
+        ..LinkOptions::default()
+    });
     let inputs: Vec<Input> = paths
         .iter()
         .map(|path| Input::from_file(path).expect("compiled"))

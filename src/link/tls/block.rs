@@ -58,8 +58,9 @@ impl Block {
     pub(crate) fn lay_out(&mut self, tables: &mut Tables<'_>) -> Result<(), LinkError> {
         self.align = 1;
         // A stable sort keeps the input order.
-        self.sections
-            .sort_by_key(|&(object, section)| tables.objects[object].sections[section].is_zero_fill());
+        self.sections.sort_by_key(|&(object, section)| {
+            tables.objects[object].sections[section].is_zero_fill()
+        });
         for index in 0..self.sections.len() {
             let (object, section) = self.sections[index];
             let section = &tables.objects[object].sections[section];

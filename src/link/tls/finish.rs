@@ -9,7 +9,7 @@ use crate::link::howto::{Check, Width, howto};
 use crate::link::relocate::{Placed, section_bytes};
 use crate::link::symbols::to_index;
 
-use super::carrier::{Answer, Carrier, static_space};
+use super::carrier::{Answer, Carrier, stackable, static_space};
 use super::plan::{Plan, SlotKind, Step, Use, Variable};
 use super::sequence::{Form, Matched, Model};
 use super::shared::{Ask, Contents};
@@ -71,10 +71,15 @@ impl Placed<'_> {
                 name.split('@').next().unwrap_or_default().to_owned()
             })
             .collect();
+        let (size, align) = if plan.fixed {
+            stackable(block.size, block.align)
+        } else {
+            (block.size, block.align)
+        };
         let contents = Contents {
             image: &self.tls.image,
-            size: block.size,
-            align: block.align,
+            size,
+            align,
             names: &names.iter().map(String::as_str).collect::<Vec<_>>(),
             words: &plan.words,
         };
@@ -98,8 +103,11 @@ impl Placed<'_> {
     fn refused(&self, plan: &Plan, said: &str) -> LinkError {
         let own = said.starts_with("the link's thread-local block");
         let concerns = |(used, step): &&(Use, Step)| {
-            let key = self.view().key(used.item.object, fields(&used.item.rela).symbol);
-            let external = matches!(key, super::super::far::Key::Global(id) if plan.names.contains(&id));
+            let key = self
+                .view()
+                .key(used.item.object, fields(&used.item.rela).symbol);
+            let external =
+                matches!(key, super::super::far::Key::Global(id) if plan.names.contains(&id));
             *step != Step::Nothing && external != own
         };
         let found = plan.steps.iter().find(concerns).or(plan.steps.first());
@@ -150,9 +158,7 @@ impl Placed<'_> {
                 Variable::External(_) => first(Ask::Module),
             };
             let words = match slot.kind {
-                SlotKind::PointerOffset => {
-                    [self.tls.offset_of(slot.variable).unwrap_or(0), 0]
-                }
+                SlotKind::PointerOffset => [self.tls.offset_of(slot.variable).unwrap_or(0), 0],
                 SlotKind::General => match slot.variable {
                     Variable::Own(offset) => [module, offset],
                     Variable::External(_) => [module, first(Ask::BlockOffset)],
@@ -205,7 +211,12 @@ impl Placed<'_> {
         };
         let target = view.target(used.item.object, used.item.section);
         let place = target.addr.wrapping_add(f.offset);
-        let bytes = section_bytes(&mut self.memory, &self.layout, &mut self.tls, target.section);
+        let bytes = section_bytes(
+            &mut self.memory,
+            &self.layout,
+            &mut self.tls,
+            target.section,
+        );
         let written = match step {
             Step::Exact(sequence, _) => {
                 rewrite(&target, f, bytes, sequence, Model::LocalExec, number)?

@@ -221,9 +221,10 @@ impl Plan {
             {
                 Step::Exact(sequence, variable)
             }
-            Some((sequence, _)) => {
-                Step::Load(sequence, self.slot(SlotKind::PointerOffset, variable, user, got))
-            }
+            Some((sequence, _)) => Step::Load(
+                sequence,
+                self.slot(SlotKind::PointerOffset, variable, user, got),
+            ),
             None if f.r_type == 35 => Step::Nothing,
             None => Step::Slot(self.slot(kind, variable, user, got)),
         })
@@ -307,8 +308,12 @@ impl Plan {
         };
         if !process {
             let problem = match (variable, asks) {
-                (Variable::External(_), _) => "the variable is the process's, and a layout without the process does not know where its threads have it; link without --dry-run and --no-process-symbols",
-                (_, [Ask::Descriptor]) => "a descriptor's resolver is the dynamic linker's, which a layout without the process does not ask; allow relaxation, or link without --dry-run and --no-process-symbols",
+                (Variable::External(_), _) => {
+                    "the variable is the process's, and a layout without the process does not know where its threads have it; link without --dry-run and --no-process-symbols"
+                }
+                (_, [Ask::Descriptor]) => {
+                    "a descriptor's resolver is the dynamic linker's, which a layout without the process does not ask; allow relaxation, or link without --dry-run and --no-process-symbols"
+                }
                 _ => return Ok(()),
             };
             let target = view.target(used.item.object, used.item.section);

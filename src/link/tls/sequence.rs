@@ -227,11 +227,7 @@ impl Matched {
             }
             // mov f(%rip), reg
             Form::Load(register) | Form::Descriptor(register) => {
-                out.push(&[
-                    0x48 | high(register) << 2,
-                    0x8b,
-                    0x05 | (register & 7) << 3,
-                ]);
+                out.push(&[0x48 | high(register) << 2, 0x8b, 0x05 | (register & 7) << 3]);
                 out.push_field();
             }
             Form::DescriptorCall => out.push(&[0x66, 0x90]),

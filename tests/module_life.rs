@@ -91,7 +91,7 @@ fn failures_leave_nothing(before: &BTreeSet<String>) {
     let session = Session::new().expect("low memory");
     // SAFETY: as above.
     let error = unsafe { session.load(&[demo(), demo()]) }.expect_err("everything twice");
-    assert!(error.to_string().contains("duplicate symbol"), "{error}");
+    assert!(error.to_string().contains("duplicate_symbol"), "{error}");
     assert_eq!(&low_maps(), before, "duplicate symbols");
 }
 

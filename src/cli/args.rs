@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use low2g::alloc::{Placement, Reach};
 use low2g::link::{FarData, Pin, Relax, parse_addr};
 use low2g::place::CodeModel;
@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Map(MapArgs),
     /// Tell what this system allows, and why low memory or W^X would fail here
     Doctor(DoctorArgs),
+    /// Measure the randomness of addresses beside the limit and beside MAP_32BIT
+    Entropy(EntropyArgs),
     /// The whole in one: an embedded object is placed, shown, relocated, run
     Demo(DemoArgs),
 }
@@ -96,7 +98,7 @@ pub(crate) struct LinkArgs {
     /// Lay out what is not mapped elsewhere upward from here, in input order
     #[arg(long, value_name = "ADDR", value_parser = parse_addr)]
     pub(crate) base: Option<u64>,
-    /// Put a section at an address (repeatable); FILE low2g has .got, .stubs, .islands
+    /// Put a section at an address (repeatable); FILE low2g has .got, .stubs, .islands, .mirrors
     #[arg(long, value_name = "FILE,SECTION=ADDR")]
     pub(crate) map_section: Vec<Pin>,
     /// Do not look symbols up in this process
@@ -118,6 +120,9 @@ pub(crate) struct MapArgs {
     /// Print regions (format low2g-map/1)
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write the picture as SVG, besides what is printed
+    #[arg(long, value_name = "OUT")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -125,6 +130,63 @@ pub(crate) struct DoctorArgs {
     /// Print checks (format low2g-doctor/1)
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EntropyArgs {
+    /// Bytes of a block
+    #[arg(long, value_name = "N", default_value_t = 64 << 10,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) size: u64,
+    /// Blocks drawn for each measurement
+    #[arg(long, value_name = "N", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// Blocks of the same size that are held meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) live: u32,
+    /// How addresses are chosen: randomized, first-fit or kernel
+    #[arg(long, value_name = "P", default_value = "randomized")]
+    pub(crate) placement: Placement,
+    /// Measure only this: fresh executions, or one process that allocates and frees
+    #[arg(long)]
+    pub(crate) over: Option<Over>,
+    /// Draw the same addresses again (0 bits over processes)
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// With --json, list all addresses; without, print low2g's one a line and nothing else
+    #[arg(long)]
+    pub(crate) addresses: bool,
+    /// Print the figures (format low2g-entropy/1)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write a picture of where the addresses fell
+    #[arg(long, value_name = "OUT")]
+    pub(crate) svg: Option<PathBuf>,
+    /// One of the fresh executions: draw once for each source and say so
+    #[arg(long, hide = true)]
+    pub(crate) child: bool,
+}
+
+/// What the draws of a measurement differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Over {
+    /// Fresh executions
+    Processes,
+    /// One process that allocates and frees
+    Live,
+}
+
+impl Over {
+    pub(crate) const ALL: [Self; 2] = [Self::Processes, Self::Live];
+
+    /// The name in the document.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Processes => "processes",
+            Self::Live => "live",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]

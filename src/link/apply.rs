@@ -102,6 +102,13 @@ pub(crate) fn apply<const RECORD: bool>(
             .ok()
             .and_then(|index| values.get(index));
         let Some(&value) = value else {
+            if f.r_type == 0 {
+                // R_X86_64_NONE means nothing, whatever its symbol.
+                continue;
+            }
+            if out.errors.len() >= ERROR_LIMIT {
+                return;
+            }
             out.errors.push(input_error(
                 target,
                 f.offset,
@@ -280,7 +287,13 @@ impl Target<'_, '_> {
                 if howto.formula != Formula::Absolute {
                     number = number.wrapping_sub(place);
                 }
-                if howto.check.fits(howto.width, number) {
+                let fits = howto.check.fits(howto.width, number);
+                // Debuggers take 0 for dropped code, whatever the addend (as GNU ld and lld write it).
+                if value.has(DISCARDED) && !(fits && self.section.is_alloc()) {
+                    self.write(bytes, f, howto, 0)?;
+                    return written(s, 0, "direct");
+                }
+                if fits {
                     self.write(bytes, f, howto, number)?;
                     return written(s, number, "direct");
                 }
@@ -394,7 +407,7 @@ impl Target<'_, '_> {
         ]
         .iter()
         .any(|name| self.section.name.starts_with(name));
-        if value.has(DISCARDED) && !tolerant {
+        if value.has(DISCARDED) && !tolerant && self.section.is_alloc() {
             return Err(Box::new(input_error(
                 self,
                 f.offset,
@@ -439,7 +452,7 @@ impl Target<'_, '_> {
     }
 
     /// Z: the size that the definition gives.
-    fn symbol_size(&self, f: Fields) -> u64 {
+    pub(crate) fn symbol_size(&self, f: Fields) -> u64 {
         let size_in = |object: &Object<'_>, index: u32| {
             let symbol = object.symbols().get(to_index(index));
             symbol.map_or(0, |symbol| symbol.st_size.get(LE))

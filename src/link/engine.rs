@@ -179,16 +179,23 @@ impl<'d> Link<'d> {
         while let Some(&id) = self.tables.symbols.pending.get(next) {
             next += 1;
             let global = &self.tables.symbols.list[to_index(id)];
-            if global.definition != Definition::Undefined {
+            let common = matches!(global.definition, Definition::Common { .. });
+            if !common && global.definition != Definition::Undefined {
                 continue;
             }
-            let Some(&member) = index.get(global.name) else {
+            let symbol = global.name;
+            let Some(&member) = index.get(symbol) else {
                 continue;
             };
-            if pulled.insert((member.0, member.1.0)) {
-                let (name, data) = archives[member.0].member(member.1)?;
-                self.add(name, data, errors)?;
+            if pulled.contains(&(member.0, member.1.0)) {
+                continue;
             }
+            let (name, data) = archives[member.0].member(member.1)?;
+            if common && !Object::read(name.clone(), data)?.defines(symbol)? {
+                continue;
+            }
+            pulled.insert((member.0, member.1.0));
+            self.add(name, data, errors)?;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ pub enum LinkError {
         reason: String,
     },
     /// A strong reference that nothing defines.
-    #[error("{first_use}: undefined symbol: {symbol} ({uses} {}){}; define it, add the object, archive or -l library that does",
+    #[error("{first_use}: undefined_symbol: {symbol} ({uses} {}){}; define it, add the object, archive or -l library that does",
         if *.uses == 1 { "use" } else { "uses" }, nearest_text(.nearest.as_deref()))]
     UndefinedSymbol {
         /// Its name.
@@ -67,7 +67,7 @@ pub enum LinkError {
     },
     /// Two strong definitions of one name.
     #[error(
-        "{second}: duplicate symbol: {symbol} is also defined in {first}; make one of them weak, static or remove it"
+        "{second}: duplicate_symbol: {symbol} is also defined in {first}; make one of them weak, static or remove it"
     )]
     DuplicateSymbol {
         /// Its name.
@@ -95,7 +95,7 @@ pub enum LinkError {
         advice: String,
     },
     /// A relocation type that has no meaning here.
-    #[error("{}: unsupported relocation: {} against {} (addend {}): {reason}", site.at, site.r_type, site.symbol, site.addend)]
+    #[error("{}: unsupported_reloc: {} against {} (addend {}): {reason}", site.at, site.r_type, site.symbol, site.addend)]
     UnsupportedRelocation {
         /// The relocation.
         site: Box<RelocationSite>,

@@ -18,6 +18,7 @@ use super::options::Relax;
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
 use super::tls;
+use super::unwind::Frames;
 use super::value::{self, Addresses, FUNCTION, IFUNC, TLS, Value};
 
 /// A finished link. Its memory is unmapped when it is dropped.
@@ -68,7 +69,7 @@ impl Linked<'_> {
         self.memory.regions()
     }
 
-    /// All sections that have memory: the inputs', then `.got`, `.stubs` and `.islands`.
+    /// All sections that have memory: the inputs', then `.got`, `.stubs`, `.islands` and `.mirrors`.
     #[must_use]
     pub fn sections(&self) -> Vec<PlacedSection> {
         let mut all: Vec<PlacedSection> = self
@@ -102,11 +103,12 @@ impl Linked<'_> {
     }
 
     /// Name, request and address, and bytes of what the link added itself.
-    pub(crate) fn own_sections(&self) -> [(&'static str, (usize, u64), u64); 3] {
+    pub(crate) fn own_sections(&self) -> [(&'static str, (usize, u64), u64); 4] {
         [
             (".got", self.own.got, self.plan.got_size()),
             (".stubs", self.own.stubs, self.plan.stubs_size()),
             (".islands", self.own.islands, self.plan.islands_size()),
+            (".mirrors", self.own.mirrors, self.plan.mirrors_size()),
         ]
     }
 
@@ -149,7 +151,7 @@ impl Linked<'_> {
         let mut values = Vec::new();
         value::of_object(object, &self.globals, &addresses, &mut values)?;
         for value in &mut values {
-            if value.has(value::DISCARDED | value::UNRESOLVED) {
+            if value.has(value::UNRESOLVED) {
                 *value = Value { addr: 0, flags: 0 };
             }
             // Debug information wants the variable's offset, the function's own address, whatever they are.
@@ -195,9 +197,18 @@ impl Linked<'_> {
                 })
             })
             .collect();
+        let frames = Frames::of(&self);
         let variables = self.variables();
         let tls = self.tls.into_runtime(&self.tables.symbols, variables);
-        Module::new(self.memory, exports, init, ifuncs, self.own.got, tls)
+        Module::new(
+            self.memory,
+            exports,
+            init,
+            ifuncs,
+            self.own.got,
+            frames,
+            tls,
+        )
     }
 
     /// Thread-local variables that other modules see: offset in the block and size.

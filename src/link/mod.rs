@@ -32,6 +32,7 @@ mod resolve;
 mod session;
 mod symbols;
 pub mod tls;
+mod unwind;
 mod value;
 
 pub use engine::{Link, Phases};
@@ -45,3 +46,4 @@ pub use process::{LibraryError, ProcessSymbols};
 pub use relocate::Placed;
 pub use resolve::{Chain, Definitions, ExternalKind, ExternalSymbol, SymbolResolver};
 pub use session::{Session, SessionError};
+pub use unwind::{FrameProblem, FrameWarning, unwinding_is_supported};

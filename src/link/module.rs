@@ -14,6 +14,7 @@ use crate::place::{Finalized, PlaceError};
 
 use super::init::InitLists;
 use super::tls::{Runtime, address_of};
+use super::unwind::{FrameWarning, Frames};
 
 /// A symbol that a module offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ pub struct Module {
     ifuncs: Vec<PendingIfunc>,
     /// Request number and address of the GOT.
     got: (usize, u64),
+    frames: Frames,
     initialised: bool,
     tls: Runtime,
 }
@@ -59,6 +61,7 @@ impl Module {
         init: InitLists,
         ifuncs: Vec<PendingIfunc>,
         got: (usize, u64),
+        frames: Frames,
         tls: Runtime,
     ) -> Self {
         Self {
@@ -67,6 +70,7 @@ impl Module {
             init,
             ifuncs,
             got,
+            frames,
             initialised: false,
             tls,
         }
@@ -99,6 +103,7 @@ impl Module {
             init: std::mem::take(&mut self.init),
             ifuncs: Vec::new(),
             got: self.got,
+            frames: std::mem::take(&mut self.frames),
             initialised: std::mem::replace(&mut self.initialised, false),
             tls: std::mem::take(&mut self.tls),
         })
@@ -136,7 +141,14 @@ impl Module {
         Some(unsafe { std::mem::transmute_copy::<usize, F>(&addr) })
     }
 
-    /// Fills the slots of ifuncs, then runs constructors; both are code of the objects.
+    /// Frame entries of the objects that could not be used: exceptions and backtraces stop there.
+    #[must_use]
+    pub fn frame_warnings(&self) -> &[FrameWarning] {
+        &self.frames.warnings
+    }
+
+    /// Tells the process's unwinder of the module, fills the slots of ifuncs, then runs
+    /// constructors; the resolvers of ifuncs and constructors are code of the objects.
     /// Constructors get `args` and the environment as glibc's would. Once only.
     ///
     /// # Errors
@@ -144,10 +156,11 @@ impl Module {
     ///
     /// # Safety
     /// Runs whatever the objects hold, in this thread.
-    pub(crate) unsafe fn initialise(&mut self, args: &Arguments) -> Result<(), PlaceError> {
+    pub unsafe fn initialise(&mut self, args: &Arguments) -> Result<(), PlaceError> {
         if std::mem::replace(&mut self.initialised, true) {
             return Ok(());
         }
+        self.frames.register();
         for ifunc in std::mem::take(&mut self.ifuncs) {
             // SAFETY: the caller runs the objects' code; the address is that of an
             // STT_GNU_IFUNC symbol, a function without arguments that returns an address.
@@ -242,6 +255,7 @@ impl Drop for Module {
         }
         // SAFETY: whoever loaded the module agreed to run its code; it is still mapped.
         unsafe { self.finish() };
+        self.frames.withdraw();
         // Destructors of the module may have made thread-local objects.
         self.park();
         // Before the memory goes: another module may get its address, and so its handle.

@@ -19,6 +19,12 @@ pub(crate) type Rela = Rela64<LE>;
 pub(crate) type Symbol = Sym64<LE>;
 type Header = elf::FileHeader64<LE>;
 
+/// psABI, "Large sections": a common symbol of the medium model's large data.
+const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
+
+/// psABI, "Special Sections": the medium model's large data.
+const SHF_X86_64_LARGE: u64 = 0x1000_0000;
+
 /// An input section.
 #[derive(Debug)]
 pub(crate) struct Section<'d> {
@@ -48,6 +54,10 @@ impl Section<'_> {
     }
     pub(crate) fn is_tls(&self) -> bool {
         self.flags & elf::SHF_TLS.0 != 0
+    }
+    /// Marked as beyond the reach of 32-bit fields (psABI, medium model).
+    pub(crate) fn is_large(&self) -> bool {
+        self.flags & SHF_X86_64_LARGE != 0
     }
     pub(crate) fn is_zero_fill(&self) -> bool {
         self.sh_type == elf::SHT_NOBITS.0
@@ -355,6 +365,18 @@ impl<'d> Object<'d> {
             .map_err(|error| self.fail(format!("name of a symbol: {error}")))
     }
 
+    /// Whether a global `name` is defined here, and not as a common.
+    pub(crate) fn defines(&self, name: &[u8]) -> Result<bool, LinkError> {
+        for (index, symbol) in self.symbols().iter().enumerate().skip(self.first_global) {
+            let place = self.place_of(index, symbol)?;
+            let defined = matches!(place, SymbolPlace::Absolute | SymbolPlace::Section(_));
+            if defined && self.symbol_name(symbol)? == name {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The name to show: a section symbol shows its section.
     pub(crate) fn symbol_display(&self, index: usize) -> String {
         let Some(symbol) = self.symbols().get(index) else {
@@ -379,7 +401,7 @@ impl<'d> Object<'d> {
         match symbol.st_shndx(LE) {
             elf::SHN_UNDEF => Ok(SymbolPlace::Undefined),
             elf::SHN_ABS => Ok(SymbolPlace::Absolute),
-            elf::SHN_COMMON => Ok(SymbolPlace::Common),
+            elf::SHN_COMMON | SHN_X86_64_LCOMMON => Ok(SymbolPlace::Common),
             other => {
                 let section = self
                     .symbols

@@ -1,5 +1,7 @@
 //! What a link is asked to do.
 
+use crate::place::CodeModel;
+
 /// Which relaxations rewrite instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Relax {
@@ -112,6 +114,8 @@ pub fn parse_addr(text: &str) -> Result<u64, String> {
 /// Options of a link.
 #[derive(Clone, Debug, Default)]
 pub struct LinkOptions {
+    /// Code model of the objects.
+    pub model: CodeModel,
     /// Relaxations.
     pub relax: Relax,
     /// Far data.

@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use hashbrown::HashMap;
+use low2g_platform::to_usize;
 
 use crate::place::{InFlight, PlaceError, Placer, SectionKind, SectionRequest};
 
 use super::apply::{Deferred, Fields, Outcome, Row, apply, fields, input_error};
 use super::engine::{Link, Phases, Tables, View};
 use super::error::{LinkError, LinkFailure, Place};
-use super::far::{Action, Plan, SLOT_SIZE, STUB_SIZE, SlotContent};
+use super::far::{Action, MIRROR_ALIGN, Plan, SLOT_SIZE, STUB_SIZE, SlotContent};
 use super::howto::{Formula, howto};
 use super::island;
 use super::layout::{Layout, advance, own_pin};
@@ -25,6 +26,7 @@ pub(crate) struct Own {
     pub(crate) got: (usize, u64),
     pub(crate) stubs: (usize, u64),
     pub(crate) islands: (usize, u64),
+    pub(crate) mirrors: (usize, u64),
 }
 
 /// A link whose sections have memory.
@@ -243,18 +245,22 @@ impl<'d> Placed<'d> {
             .iter()
             .any(|entry| entry.ifunc_slot.is_some());
         let mut requests = Vec::new();
-        let mut numbers = [None; 3];
+        let mut numbers = [None; 4];
         // The GOT has an address even if it has no slots: code may compute offsets from it.
         let sizes = [
             self.plan.got_size().max(SLOT_SIZE),
             self.plan.stubs_size(),
             self.plan.islands_size(),
+            self.plan.mirrors_size(),
         ];
         let reserved = self
             .layout
             .reserved
-            .map(|(got, stubs)| [Some(got), Some(stubs), None]);
-        for (index, name) in [".got", ".stubs", ".islands"].into_iter().enumerate() {
+            .map(|(got, stubs)| [Some(got), Some(stubs), None, None]);
+        for (index, name) in [".got", ".stubs", ".islands", ".mirrors"]
+            .into_iter()
+            .enumerate()
+        {
             let kept = reserved.and_then(|kept| kept[index]).filter(|&request| {
                 sizes[index] <= self.memory.slot(request).size && !(index == 0 && ifuncs)
             });
@@ -265,16 +271,18 @@ impl<'d> Placed<'d> {
             let mut request = SectionRequest {
                 kind: match index {
                     0 if ifuncs => SectionKind::Data,
-                    0 => SectionKind::ReadOnly,
+                    0 | 3 => SectionKind::ReadOnly,
                     _ => SectionKind::Code,
                 },
                 size: sizes[index],
-                align: STUB_SIZE,
+                align: if index == 3 { MIRROR_ALIGN } else { STUB_SIZE },
                 zero_fill: false,
+                anywhere: false,
                 at: own_pin(self.options, name),
             };
             if request.at.is_none() {
-                request.at = advance(&mut self.layout.cursor, &request, true);
+                request.at =
+                    advance(&mut self.layout.cursor, &request, true).or(self.layout.cursor);
             }
             numbers[index] = Some(self.layout.requests.len() + requests.len());
             requests.push(request);
@@ -292,6 +300,7 @@ impl<'d> Placed<'d> {
             got: find(numbers[0]),
             stubs: find(numbers[1]),
             islands: find(numbers[2]),
+            mirrors: find(numbers[3]),
         };
         Ok(())
     }
@@ -302,6 +311,12 @@ impl<'d> Placed<'d> {
 
     pub(crate) fn stub_addr(&self, stub: u32) -> u64 {
         self.own.stubs.1 + STUB_SIZE * u64::from(stub)
+    }
+
+    /// Where the low copy of an entry's data is.
+    fn mirror_addr(&self, entry: usize) -> u64 {
+        let mirror = self.plan.entries[entry].mirror.unwrap_or(0);
+        self.own.mirrors.1 + self.plan.mirrors[to_index(mirror)].offset
     }
 
     /// The address that everything but the resolver itself uses for an entry's symbol.
@@ -329,6 +344,11 @@ impl<'d> Placed<'d> {
             for (field, value) in got.chunks_exact_mut(8).zip(&contents) {
                 field.copy_from_slice(&value.to_le_bytes());
             }
+        }
+        for mirror in &self.plan.mirrors {
+            let start = to_usize(mirror.offset);
+            let memory = self.memory.working_mem(self.own.mirrors.0);
+            memory[start..start + mirror.bytes.len()].copy_from_slice(&mirror.bytes);
         }
         let mut code = Vec::with_capacity(self.plan.stubs.len() * 16);
         for (number, &entry) in self.plan.stubs.iter().enumerate() {
@@ -395,6 +415,7 @@ impl<'d> Placed<'d> {
                 let stub = self.plan.entries[entry].stub.unwrap_or(0);
                 (self.stub_addr(stub), "stub")
             }
+            Action::Mirror(entry) => (self.mirror_addr(entry), "mirror"),
             Action::Slot(_) => (s, "got"),
             Action::Direct | Action::Island => (s, "direct"),
         };
@@ -429,8 +450,8 @@ impl<'d> Placed<'d> {
 
     /// Moves instructions; all their near fields are relocated by now.
     fn build_islands(&mut self, out: &mut Outcome) {
-        let islands = std::mem::take(&mut self.plan.islands);
-        for plan in &islands {
+        let mut islands = std::mem::take(&mut self.plan.islands);
+        for plan in &mut islands {
             let view = View {
                 tables: &self.tables,
                 options: self.options,
@@ -483,6 +504,7 @@ impl<'d> Placed<'d> {
             let start = usize::try_from(plan.offset).unwrap_or(usize::MAX);
             let islands = self.memory.working_mem(self.own.islands.0);
             islands[start..start + built.code.len()].copy_from_slice(&built.code);
+            plan.rows = built.rows;
         }
         self.plan.islands = islands;
     }

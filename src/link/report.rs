@@ -259,6 +259,21 @@ impl Report {
         }
     }
 
+    /// The dump of a link that did not begin: one error, about no object.
+    #[must_use]
+    pub fn of_message(kind: &'static str, message: &str) -> Self {
+        Self {
+            format: "low2g-dump/1",
+            status: "error",
+            errors: vec![ErrorRow {
+                kind,
+                message: message.to_owned(),
+                ..ErrorRow::default()
+            }],
+            ..Self::default()
+        }
+    }
+
     /// The dump of a link.
     ///
     /// # Errors
@@ -642,6 +657,20 @@ fn got(linked: &Linked<'_>) -> Vec<GotRow> {
 fn stubs(linked: &Linked<'_>) -> Vec<StubRow> {
     let mut rows = Vec::new();
     for entry in &linked.plan.entries {
+        if let Some(mirror) = entry.mirror {
+            let offset = linked.plan.mirrors[to_index(mirror)].offset;
+            for &user in &entry.mirror_users {
+                rows.push(StubRow {
+                    object: linked.tables.objects[to_index(user)].name.clone(),
+                    symbol: key_name(linked, entry.key),
+                    addr: hex(linked.own.mirrors.1 + offset),
+                    section: ".mirrors".to_owned(),
+                    kind: "mirror",
+                    target: hex(entry.value.addr),
+                    place: None,
+                });
+            }
+        }
         let Some(stub) = entry.stub else { continue };
         for &user in &entry.stub_users {
             rows.push(StubRow {

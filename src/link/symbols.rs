@@ -172,7 +172,11 @@ impl<'d> Symbols<'d> {
                         self.need(id);
                     }
                 }
-                SymbolPlace::Common => merge_common(global, number, symbol_number, symbol),
+                SymbolPlace::Common => {
+                    merge_common(global, number, symbol_number, symbol);
+                    // An archive's definition takes a common's place (as in GNU ld and lld).
+                    self.pending.push(id);
+                }
                 SymbolPlace::Absolute | SymbolPlace::Section(_) => {
                     let unique = symbol.st_bind() == elf::STB_GNU_UNIQUE;
                     match rank(global).cmp(&if weak { 1 } else { 3 }) {

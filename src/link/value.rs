@@ -183,12 +183,7 @@ pub(crate) fn of_object(
     out.clear();
     let symbols = object.symbols();
     for (index, symbol) in symbols.iter().enumerate().take(object.first_global) {
-        // Symbol 0 stands for "no symbol": its value is 0.
-        out.push(if index == 0 {
-            Value::new(0, ABSOLUTE)
-        } else {
-            defined(object, index, symbol, addresses)?
-        });
+        out.push(defined(object, index, symbol, addresses)?);
     }
     for (index, &id) in object.globals.iter().enumerate() {
         out.push(if id == NO_GLOBAL {
@@ -197,6 +192,11 @@ pub(crate) fn of_object(
         } else {
             globals[to_index(id)]
         });
+    }
+    // Symbol 0 stands for "no symbol" and is 0, also where the object has no symbol table.
+    match out.first_mut() {
+        Some(null) => *null = Value::new(0, ABSOLUTE),
+        None => out.push(Value::new(0, ABSOLUTE)),
     }
     Ok(())
 }

@@ -10,6 +10,8 @@ use crate::alloc::{
     Reach,
 };
 
+use crate::alloc::reach::HARD_FLOOR;
+
 use super::dry::{self, DrySpace};
 use super::error::PlaceError;
 use super::fixed;
@@ -134,6 +136,24 @@ impl InFlight {
         Ok(span)
     }
 
+    /// All user addresses.
+    fn everywhere(&self, index: usize) -> Result<AddrRange, PlaceError> {
+        match &self.placer {
+            // A dry run has no process: the 47 bits that Linux gives user space.
+            Placer::DryRun { .. } => {
+                Ok(AddrRange::new(HARD_FLOOR, 1 << 47).expect("a floor below 47 bits"))
+            }
+            Placer::Mapped { allocator, .. } => {
+                let config = allocator.platform().config();
+                AddrRange::new(HARD_FLOOR, config.user_end).ok_or(PlaceError::TooBig {
+                    index,
+                    at: HARD_FLOOR,
+                    size: config.user_end,
+                })
+            }
+        }
+    }
+
     /// Places more sections; their indices follow those already placed.
     ///
     /// # Errors
@@ -182,6 +202,7 @@ impl InFlight {
                 align: 1,
                 zero_fill: run.zero_fill,
                 arena: run.members.len() > 1,
+                anywhere: false,
                 members: run.members,
             };
             self.add_region(group, Some(run.range), index, first, page)?;
@@ -235,7 +256,11 @@ impl InFlight {
                 size: group.size,
             })?,
         };
-        let span = self.span(index)?;
+        let span = if group.anywhere {
+            self.everywhere(index)?
+        } else {
+            self.span(index)?
+        };
         let (range, certificate, mut bytes) = match self.placer.clone() {
             Placer::Mapped { allocator, .. }
                 if group.kind == SectionKind::Code

@@ -4,6 +4,7 @@
 //! dynamic symbol tables (`tables`), because an ifunc's resolved address names nothing.
 //! Libraries that defined a symbol must stay loaded as long as what was linked to it.
 
+mod constant;
 mod tables;
 
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::resolve::{ExternalKind, ExternalSymbol, SymbolResolver};
 use super::tls::destructors;
+pub(crate) use constant::constant_bytes;
 use tables::{Found, Tables};
 
 /// A library that the dynamic linker would not open.

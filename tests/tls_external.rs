@@ -173,6 +173,11 @@ fn what_is_refused_says_why() {
             "R_X86_64_TPOFF64 against",
             "each thread's copy has another place",
         ),
+        (
+            6,
+            "R_X86_64_PC32 against",
+            "each thread's copy has another place",
+        ),
     ];
     for (case, site, reason) in cases {
         let error = error_of(case);

@@ -584,7 +584,7 @@ fn global_row(
             row.kind_of = match external.kind {
                 super::ExternalKind::Function => "func",
                 super::ExternalKind::Data => "object",
-                super::ExternalKind::Tls => "tls",
+                super::ExternalKind::Tls | super::ExternalKind::ModuleTls { .. } => "tls",
                 super::ExternalKind::Unknown => "notype",
             };
         }

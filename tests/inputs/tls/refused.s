@@ -20,4 +20,6 @@ function:
 local_variable: .long 5
 .if CASE == 5
     .quad local_variable@tpoff
+.elseif CASE == 6
+    .long function - .
 .endif

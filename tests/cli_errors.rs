@@ -210,7 +210,10 @@ fn usage() {
         ("good.o,.comment=0x5000000", "no loaded section .comment"),
         ("good.o,#99=0x5000000", "no #99"),
         ("good.o,#0=0x5000000", "#0"),
-        ("low2g,.text=0x5000000", ".got, .stubs and .islands"),
+        (
+            "low2g,.text=0x5000000",
+            ".got, .stubs, .islands and .mirrors",
+        ),
     ] {
         for json in [&[][..], &["--json"]] {
             refused(

@@ -7,12 +7,13 @@
 use object::endian::LittleEndian as LE;
 
 use super::engine::Tables;
-use super::error::{LinkError, Place, RelocationSite};
+use super::error::LinkError;
 use super::far::Key;
 use super::howto::{Check, Formula, Howto, Width, howto, write_field};
 use super::object::{Object, Rela, Section};
 use super::options::Relax;
 use super::relax::{self, Prefix};
+use super::site::input_error;
 use super::symbols::{Definition, to_index};
 use super::tls;
 use super::value::{
@@ -210,23 +211,6 @@ impl Target<'_, '_> {
         }
     }
 
-    pub(crate) fn site(&self, f: Fields) -> RelocationSite {
-        let index = usize::try_from(f.symbol).unwrap_or(usize::MAX);
-        RelocationSite {
-            at: Place {
-                object: self.object.name.clone(),
-                section: self.section.display_name(),
-                offset: f.offset,
-            },
-            r_type: howto(f.r_type).map_or_else(
-                || format!("relocation type {}", f.r_type),
-                |howto| howto.name.to_owned(),
-            ),
-            symbol: self.object.symbol_display(index),
-            addend: f.addend,
-        }
-    }
-
     /// Everything but the common cases.
     fn slow(
         &self,
@@ -419,47 +403,6 @@ impl Target<'_, '_> {
             )))
         }
     }
-
-    /// An overflow error unless `number` fits.
-    pub(crate) fn check(
-        &self,
-        howto: &Howto,
-        f: Fields,
-        s: u64,
-        number: u64,
-        place: u64,
-    ) -> Result<(), Box<LinkError>> {
-        if howto.check.fits(howto.width, number) {
-            return Ok(());
-        }
-        Err(self.overflow(howto, f, s, number, place, advice(howto)))
-    }
-
-    pub(crate) fn overflow(
-        &self,
-        howto: &Howto,
-        f: Fields,
-        s: u64,
-        number: u64,
-        place: u64,
-        advice: &str,
-    ) -> Box<LinkError> {
-        Box::new(LinkError::Overflow {
-            site: Box::new(self.site(f)),
-            symbol_addr: s,
-            value: number,
-            place,
-            range: howto.check.range(howto.width),
-            advice: advice.to_owned(),
-        })
-    }
-
-    pub(crate) fn unsupported(&self, f: Fields, reason: &str) -> Box<LinkError> {
-        Box::new(LinkError::UnsupportedRelocation {
-            site: Box::new(self.site(f)),
-            reason: reason.to_owned(),
-        })
-    }
 }
 
 fn field_inside(bytes: &[u8], offset: u64, width: Width) -> bool {
@@ -467,25 +410,4 @@ fn field_inside(bytes: &[u8], offset: u64, width: Width) -> bool {
         .ok()
         .and_then(|start| start.checked_add(width.bytes()))
         .is_some_and(|end| end <= bytes.len())
-}
-
-pub(crate) fn input_error(target: &Target<'_, '_>, offset: u64, reason: String) -> LinkError {
-    LinkError::Input {
-        at: Place {
-            object: target.object.name.clone(),
-            section: target.section.display_name(),
-            offset,
-        },
-        reason,
-    }
-}
-
-/// What to do about a value that does not fit.
-const fn advice(howto: &Howto) -> &'static str {
-    match howto.width {
-        Width::Byte | Width::Half => {
-            "use a wider field: this one cannot hold an address of this process"
-        }
-        _ => "compile with -fPIC or -mcmodel=large, or place the two nearer to each other",
-    }
 }

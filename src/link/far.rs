@@ -341,6 +341,7 @@ impl Plan {
             }
         }
         let located = found.map_err(&refuse)?;
+        starts.found(item.object, item.section, located.offset);
         if located.role == FieldRole::Branch {
             return Err(refuse(
                 "a branch beyond the symbol's start cannot take a stub".to_owned(),

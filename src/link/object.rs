@@ -14,10 +14,10 @@ use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym as _, Symbo
 use object::read::{SectionIndex, SymbolIndex};
 
 use super::error::LinkError;
+use super::header::{Header, check_header};
 
 pub(crate) type Rela = Rela64<LE>;
 pub(crate) type Symbol = Sym64<LE>;
-type Header = elf::FileHeader64<LE>;
 
 /// psABI, "Large sections": a common symbol of the medium model's large data.
 const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
@@ -99,6 +99,8 @@ pub(crate) struct Object<'d> {
     table: SectionTable<'d, Header>,
     pub(crate) sections: Vec<Section<'d>>,
     pub(crate) groups: Vec<Group<'d>>,
+    /// Relocation sections and their targets, by target.
+    relocation_sections: Vec<(SectionIndex, SectionIndex)>,
     symbols: SymbolTable<'d, Header>,
     pub(crate) first_global: usize,
     /// Index in the link's table of globals, for each symbol from `first_global` on.
@@ -136,6 +138,7 @@ impl<'d> Object<'d> {
             table,
             sections: Vec::with_capacity(table.len()),
             groups: Vec::new(),
+            relocation_sections: Vec::new(),
             first_global: usize::try_from(first_global)
                 .unwrap_or(usize::MAX)
                 .min(symbols.len()),
@@ -160,7 +163,9 @@ impl<'d> Object<'d> {
             }
             self.sections.push(section);
         }
-        for (index, target) in relocation_sections {
+        // In input order for each target.
+        relocation_sections.sort_by_key(|(_, target): &(SectionIndex, SectionIndex)| target.0);
+        for &(index, target) in &relocation_sections {
             let Some(section) = self.sections.get(target.0) else {
                 return Err(self.fail(format!(
                     "relocation section #{} is for section #{}, of {}",
@@ -180,6 +185,7 @@ impl<'d> Object<'d> {
                 };
             }
         }
+        self.relocation_sections = relocation_sections;
         Ok(())
     }
 
@@ -313,14 +319,13 @@ impl<'d> Object<'d> {
     /// Relocations of a section that is not loaded, for dumps.
     pub(crate) fn relocations_of(&self, section: usize) -> Result<Vec<Rela>, LinkError> {
         let mut all = Vec::new();
-        for (index, header) in self.table.enumerate() {
-            let is_relocations = matches!(
-                header.sh_type(LE),
-                elf::SHT_RELA | elf::SHT_REL | elf::SHT_CREL
-            );
-            if is_relocations && header.info_link(LE).0 == section {
-                all.extend_from_slice(&self.relocations_in(index)?);
-            }
+        let list = &self.relocation_sections;
+        let first = list.partition_point(|(_, target)| target.0 < section);
+        for (index, _) in list[first..]
+            .iter()
+            .take_while(|(_, target)| target.0 == section)
+        {
+            all.extend_from_slice(&self.relocations_in(*index)?);
         }
         Ok(all)
     }
@@ -331,6 +336,12 @@ impl<'d> Object<'d> {
         let fail = |error: object::read::Error| {
             self.fail(format!("contents of section #{section}: {error}"))
         };
+        let header = self.table.section(SectionIndex(section)).map_err(fail)?;
+        let compressed = header.sh_flags(LE).0 & u64::from(elf::SHF_COMPRESSED.0) != 0
+            || self.sections[section].name.starts_with(b".zdebug_");
+        if !compressed {
+            return header.data(LE, self.data).map(<[u8]>::to_vec).map_err(fail);
+        }
         let file = object::read::elf::ElfFile64::<LE>::parse(self.data).map_err(fail)?;
         let section = file.section_by_index(SectionIndex(section)).map_err(fail)?;
         section
@@ -447,59 +458,5 @@ impl<'d> Object<'d> {
 
     fn fail(&self, reason: String) -> LinkError {
         LinkError::object(&self.name, reason)
-    }
-}
-
-/// Checks that `data` is a relocatable x86-64 ELF object, and says what else it is.
-fn check_header(data: &[u8]) -> Result<&Header, String> {
-    if data.starts_with(b"BC\xc0\xde") || data.starts_with(b"\xde\xc0\x17\x0b") {
-        return Err("is LLVM bitcode, not machine code; compile without -flto".to_owned());
-    }
-    if !data.starts_with(b"\x7fELF") {
-        let head: Vec<String> = data
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        return Err(format!(
-            "is not an ELF file ({} bytes, begins with [{}]); give relocatable objects (.o), archives (.a) or C sources (.c)",
-            data.len(),
-            head.join(" ")
-        ));
-    }
-    match (data.get(4), data.get(5)) {
-        (Some(2), Some(1)) => {}
-        (Some(class), Some(order)) => {
-            return Err(format!(
-                "is ELF of class {class} and byte order {order}; x86-64 needs class 2 (64-bit) and order 1 (little-endian)"
-            ));
-        }
-        _ => {
-            return Err(format!(
-                "ends after {} bytes, inside the ELF header",
-                data.len()
-            ));
-        }
-    }
-    let header = Header::parse(data)
-        .map_err(|error| format!("{error} ({} bytes); is the file truncated?", data.len()))?;
-    if header.e_machine(LE) != elf::EM_X86_64 {
-        return Err(format!(
-            "is for machine {} (e_machine); only x86-64 ({}) can be loaded",
-            header.e_machine(LE).0,
-            elf::EM_X86_64.0
-        ));
-    }
-    match header.e_type(LE) {
-        elf::ET_REL => Ok(header),
-        elf::ET_DYN => Err(
-            "is a shared library or position-independent executable; give libraries with -l"
-                .to_owned(),
-        ),
-        elf::ET_EXEC => Err("is a linked executable; give relocatable objects (.o)".to_owned()),
-        other => Err(format!(
-            "is ELF of type {}, not a relocatable object (1)",
-            other.0
-        )),
     }
 }

@@ -90,6 +90,18 @@ pub enum PlaceError {
         /// Where the placement lies.
         span: AddrRange,
     },
+    /// Contents that a dry run would have to keep are too big.
+    #[error(
+        "{size} bytes are more than the {limit} that a dry run keeps in a buffer; link for real"
+    )]
+    NoBuffer {
+        /// Index of a request in the region.
+        index: usize,
+        /// Bytes of the region.
+        size: u64,
+        /// Most bytes that are kept.
+        limit: u64,
+    },
     /// Access of placed memory could not be changed.
     #[error("{source}")]
     Protect {
@@ -109,6 +121,7 @@ impl PlaceError {
             | Self::SharedPage { index, .. }
             | Self::Misaligned { index, .. }
             | Self::TooBig { index, .. }
+            | Self::NoBuffer { index, .. }
             | Self::Views { index, .. } => Some(*index),
             Self::Protect { .. } => None,
         }

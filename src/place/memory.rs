@@ -14,12 +14,15 @@ use crate::alloc::reach::HARD_FLOOR;
 
 use super::dry::{self, DrySpace};
 use super::error::PlaceError;
+use super::finalized::Finalized;
 use super::fixed;
 use super::group::{self, Group};
 use super::request::{Placer, SectionKind, SectionRequest};
 
 /// Page size that dry runs lay out for.
 const DRY_PAGE: u64 = 4096;
+/// Bytes that a dry run keeps of one region: more than any object has, less than a machine has.
+const DRY_BUFFER: u64 = 4 << 30;
 /// What fills the gaps of code regions: `int3`, so that a stray jump stops at once.
 const CODE_FILL: u8 = 0xcc;
 
@@ -35,7 +38,7 @@ pub struct Slot {
 }
 
 #[derive(Debug)]
-enum Bytes {
+pub(super) enum Bytes {
     Mapped(Mapping),
     /// Code where writable memory may not become executable: two views, not yet published.
     Writing(CodeBlock),
@@ -46,9 +49,9 @@ enum Bytes {
 }
 
 #[derive(Debug)]
-struct Region {
-    info: RegionInfo,
-    bytes: Bytes,
+pub(super) struct Region {
+    pub(super) info: RegionInfo,
+    pub(super) bytes: Bytes,
 }
 
 /// A region: whole pages of one access.
@@ -323,6 +326,12 @@ impl InFlight {
                 };
                 let bytes = if group.zero_fill {
                     Bytes::Untouched
+                } else if range.len() > DRY_BUFFER {
+                    return Err(PlaceError::NoBuffer {
+                        index,
+                        size: range.len(),
+                        limit: DRY_BUFFER,
+                    });
                 } else {
                     Bytes::Buffer(vec![0; to_usize(range.len())])
                 };
@@ -401,7 +410,28 @@ impl InFlight {
 }
 
 impl Region {
-    fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
+    /// Copies out `range`, which lies inside.
+    pub(super) fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
+        match &self.bytes {
+            Bytes::Mapped(mapping) => mapping.read(range),
+            Bytes::Buffer(buffer) => {
+                let start = to_usize(range.start() - self.info.range.start());
+                buffer
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Published(code) => {
+                let start = to_usize(range.start() - self.info.range.start());
+                code.read()
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Writing(_) => None,
+            Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
+        }
+    }
+
+    pub(super) fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
         let refused = |source| PlaceError::Protect { source };
         self.bytes = match std::mem::replace(&mut self.bytes, Bytes::Untouched) {
             Bytes::Mapped(mut mapping) if kind != SectionKind::Data => {
@@ -415,86 +445,6 @@ impl Region {
         };
         self.info.kind = kind;
         Ok(())
-    }
-}
-
-/// Placed sections with their final access. Dropping it unmaps them.
-#[derive(Debug, Default)]
-pub struct Finalized {
-    regions: Vec<Region>,
-    slots: Vec<Slot>,
-}
-
-impl Finalized {
-    /// All regions.
-    pub fn regions(&self) -> impl Iterator<Item = &RegionInfo> {
-        self.regions.iter().map(|region| &region.info)
-    }
-
-    /// Address, size and region of section `index`.
-    ///
-    /// # Panics
-    /// If there is no such section.
-    #[must_use]
-    pub fn slot(&self, index: usize) -> Slot {
-        self.slots[index]
-    }
-
-    /// The region of section `index`; `None` for a section without bytes.
-    #[must_use]
-    pub fn region_of(&self, index: usize) -> Option<&RegionInfo> {
-        Some(&self.regions[self.slots.get(index)?.region?].info)
-    }
-
-    /// The bytes of section `index` if its region is still writable, for the link's own slots.
-    pub(crate) fn data_mem(&mut self, index: usize) -> Option<&mut [u8]> {
-        let slot = *self.slots.get(index)?;
-        let region = self.regions.get_mut(slot.region?)?;
-        let start = to_usize(slot.addr - region.info.range.start());
-        let range = start..start + to_usize(slot.size);
-        match &mut region.bytes {
-            Bytes::Mapped(mapping) => mapping.working_mem()?.get_mut(range),
-            Bytes::Buffer(buffer) => buffer.get_mut(range),
-            Bytes::Untouched | Bytes::Writing(_) | Bytes::Published(_) => None,
-        }
-    }
-
-    /// Takes write access from the (data) region of section `index`, for good.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn make_read_only(&mut self, index: usize) -> Result<(), PlaceError> {
-        match self.slots[index].region {
-            Some(number) => self.regions[number].set_access(SectionKind::ReadOnly),
-            None => Ok(()),
-        }
-    }
-
-    /// Copies out `range`, as the process sees it now; `None` if no region holds all of it.
-    /// A zero-fill region of a dry run reads as zeros.
-    #[must_use]
-    pub fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
-        let region = self
-            .regions
-            .iter()
-            .find(|region| region.info.range.encloses(range))?;
-        match &region.bytes {
-            Bytes::Mapped(mapping) => mapping.read(range),
-            Bytes::Buffer(buffer) => {
-                let start = to_usize(range.start() - region.info.range.start());
-                buffer
-                    .get(start..start + to_usize(range.len()))
-                    .map(<[u8]>::to_vec)
-            }
-            Bytes::Published(code) => {
-                let start = to_usize(range.start() - region.info.range.start());
-                code.read()
-                    .get(start..start + to_usize(range.len()))
-                    .map(<[u8]>::to_vec)
-            }
-            Bytes::Writing(_) => None,
-            Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
-        }
     }
 }
 

@@ -292,3 +292,27 @@ fn debug_information_holds_offsets_in_the_block() {
         }
     }
 }
+
+/// `low2g doctor` tells what is left, and the setting it advises raises it.
+#[test]
+fn doctor_measures_the_static_space() {
+    let measure = |setting: Option<&str>| {
+        let mut command = low2g("doctor");
+        command.arg("--json");
+        match setting {
+            Some(setting) => command.env("GLIBC_TUNABLES", setting),
+            None => command.env_remove("GLIBC_TUNABLES"),
+        };
+        let finished = run(&mut command, b"");
+        let document: Value = serde_json::from_slice(&finished.stdout).expect("JSON");
+        let checks = document["checks"].as_array().expect("a list").clone();
+        let check = checks.iter().find(|check| check["id"] == "static-tls");
+        let value = check.expect("listed")["value"].as_str().expect("text");
+        let bytes = value.split(' ').next().unwrap_or_default().to_owned();
+        bytes.parse::<u64>().expect("a number")
+    };
+    let usual = measure(None);
+    assert!((512..4096).contains(&usual), "{usual}");
+    let raised = measure(Some("glibc.rtld.optional_static_tls=100000"));
+    assert!((90_000..110_000).contains(&raised), "{raised}");
+}

@@ -14,9 +14,18 @@ use std::process::Command;
 use low2g::link::{LinkError, Module, Relax, SessionError};
 use tls_support::{MODELS, Worker, alone, compile, load, pointer};
 
-/// A shared library of `source`, opened for all to see. Each call makes another one, with
-/// names of its own.
+/// A shared library with names of its own, opened for all to see.
 fn open_library(folder: &Path, name: &str, size: usize) -> *mut c_void {
+    let path = make_library(folder, name, size);
+    let path = CString::new(path.to_str().expect("UTF-8")).expect("no NUL");
+    // SAFETY: a library of two variables and a function.
+    let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    assert!(!handle.is_null());
+    handle
+}
+
+/// The library's file.
+fn make_library(folder: &Path, name: &str, size: usize) -> PathBuf {
     let path = folder.join(format!("{name}.so"));
     let source = format!(
         "__thread int {name}_value = 77; __thread char {name}_rest[{size}]; int *{name}_address(void) {{ return &{name}_value; }}"
@@ -29,11 +38,7 @@ fn open_library(folder: &Path, name: &str, size: usize) -> *mut c_void {
         .status()
         .expect("the compiler starts");
     assert!(made.success());
-    let path = CString::new(path.to_str().expect("UTF-8")).expect("no NUL");
-    // SAFETY: a library of two variables and a function.
-    let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-    assert!(!handle.is_null());
-    handle
+    path
 }
 
 /// The library's own answer for the calling thread, as a number.
@@ -188,6 +193,31 @@ fn what_is_refused_says_why() {
             "case {case}: {text}"
         );
     }
+}
+
+#[test]
+fn a_block_has_limits() {
+    let object = compile("refused.s", &["-Wa,--defsym,CASE=7"], &[]);
+    let text = loaded(object, Relax::All).expect_err("4 MiB").to_string();
+    assert!(text.contains("aligned to 4194304"), "{text}");
+}
+
+/// A library that is there from the start has a constant offset, whatever its size, used or
+/// not: as the executable's own variables have.
+#[test]
+fn a_library_of_the_start_in_local_exec() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let library = make_library(folder.path(), "early", 1 << 16);
+    let source = folder.path().join("main.c");
+    let text = "extern __thread int early_value; int *early_address(void); int main(void) { return early_address() == &early_value ? early_value : 1; }";
+    std::fs::write(&source, text).expect("the folder is ours");
+    let flags = ["-fno-pic", "-ftls-model=local-exec"].map(str::to_owned);
+    let object = support::build::object(&source, &flags);
+    let mut command = support::command::low2g("run");
+    command.env("LD_PRELOAD", library).arg(object);
+    let finished = support::command::run(&mut command, b"");
+    let said = String::from_utf8_lossy(&finished.stderr).into_owned();
+    assert_eq!(finished.status.code(), Some(77), "{said}");
 }
 
 #[test]

@@ -25,13 +25,20 @@ fn take_log() -> Vec<i32> {
     std::mem::take(&mut *LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn load_destructors(flags: &[&str]) -> Module {
-    let object = compile("destructors.cpp", flags, &["-fno-exceptions".to_owned()]);
+fn load_cpp(sources: &[&str], flags: &[&str]) -> Module {
     let mut session = Session::new().expect("low memory");
     session.define_function("record", record as *const ());
-    let input = Input::from_file(object).expect("compiled");
-    // SAFETY: the object has no constructors, and its destructor calls `record`.
-    unsafe { session.load(&[input]) }.unwrap_or_else(|error| panic!("{flags:?}: {error}"))
+    let inputs: Vec<Input> = sources
+        .iter()
+        .map(|source| compile(source, flags, &["-fno-exceptions".to_owned()]))
+        .map(|object| Input::from_file(object).expect("compiled"))
+        .collect();
+    // SAFETY: the objects have no constructors, and their destructors call `record`.
+    unsafe { session.load(&inputs) }.unwrap_or_else(|error| panic!("{flags:?}: {error}"))
+}
+
+fn load_destructors(flags: &[&str]) -> Module {
+    load_cpp(&["destructors.cpp"], flags)
 }
 
 fn touch(module: &Module) -> extern "C" fn() -> i32 {
@@ -85,6 +92,22 @@ fn an_unload_waits_for_pending_destructors() {
             [-2, -1, 1000],
             "{flags:?}: the last one unloads"
         );
+    }
+}
+
+#[test]
+fn an_object_of_another_translation_unit() {
+    let _alone = alone();
+    for flags in WAYS {
+        take_log();
+        let module = load_cpp(&["destructors_user.cpp", "destructors_definer.cpp"], flags);
+        // SAFETY: the source declares `int touch_shared()`.
+        let touch: extern "C" fn() -> i32 =
+            unsafe { module.function("touch_shared") }.expect("defined");
+        let worker = Worker::start();
+        assert_eq!(worker.run(move || touch()), 37, "{flags:?}");
+        worker.end();
+        assert_eq!(take_log(), [7, -7], "{flags:?}");
     }
 }
 

@@ -16,6 +16,9 @@ function:
     .data
     .long 7
     .section .tdata, "awT", @progbits
+.if CASE == 7
+    .p2align 22
+.endif
     .long 0
 local_variable: .long 5
 .if CASE == 5

@@ -25,7 +25,7 @@ fn take_log() -> Vec<i32> {
     std::mem::take(&mut *LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn load_cpp(sources: &[&str], flags: &[&str]) -> Module {
+fn load_cpp(sources: &[&str], flags: &[&str]) -> std::sync::Arc<Module> {
     let mut session = Session::new().expect("low memory");
     session.define_function("record", record as *const ());
     let inputs: Vec<Input> = sources
@@ -37,7 +37,7 @@ fn load_cpp(sources: &[&str], flags: &[&str]) -> Module {
     unsafe { session.load(&inputs) }.unwrap_or_else(|error| panic!("{flags:?}: {error}"))
 }
 
-fn load_destructors(flags: &[&str]) -> Module {
+fn load_destructors(flags: &[&str]) -> std::sync::Arc<Module> {
     load_cpp(&["destructors.cpp"], flags)
 }
 

@@ -47,10 +47,11 @@ struct Marks {
     dirty: u64,
 }
 
-#[derive(Debug)]
+/// What a pick or a free touches of an arena: half a cache line.
+#[derive(Debug, Default)]
 struct Arena {
-    own: Own,
     base: u64,
+    /// Slots; 0 for a number that is not in use.
     count: u32,
     held: u32,
     marks: Box<[Marks]>,
@@ -75,7 +76,9 @@ pub(crate) struct Pool {
     slot: u64,
     /// 2^40 / slot, rounded up: a division by it is a multiplication and a shift.
     inverse: u64,
-    arenas: Vec<Option<Arena>>,
+    arenas: Vec<Arena>,
+    /// The memory of each.
+    owned: Vec<Option<Own>>,
     vacant: Vec<u32>,
     free: Vec<u32>,
     /// First never used slot of the arena added last; for picks that are not random.
@@ -96,6 +99,7 @@ impl Pool {
             slot,
             inverse: (1 << 40) / slot + 1,
             arenas: Vec::new(),
+            owned: Vec::new(),
             vacant: Vec::new(),
             free: Vec::new(),
             fresh: 0,
@@ -149,16 +153,17 @@ impl Pool {
         self.seeded |= certificate.seeded;
         self.arena_bytes += range.len();
         let number = self.vacant.pop().unwrap_or_else(|| {
-            self.arenas.push(None);
+            self.arenas.push(Arena::default());
+            self.owned.push(None);
             u32::try_from(self.arenas.len() - 1).expect("below 2^18")
         });
-        self.arenas[to_usize(number.into())] = Some(Arena {
+        self.owned[to_usize(number.into())] = Some(own);
+        self.arenas[to_usize(number.into())] = Arena {
             base: range.start(),
-            own,
             count,
             held: 0,
             marks: vec![Marks::default(); to_usize(count.div_ceil(64).into())].into(),
-        });
+        };
         let first = number << SLOT_BITS;
         if self.random.is_some() {
             self.free.extend(first..first + count);
@@ -218,19 +223,14 @@ impl Pool {
     /// The slot number of an entry, and its arena.
     #[inline]
     fn arena_of(&mut self, entry: u32) -> (u32, &mut Arena) {
-        let arena = self.arenas[to_usize((entry >> SLOT_BITS).into())].as_mut();
-        let slot = entry & ((1 << SLOT_BITS) - 1);
-        (
-            slot,
-            arena.expect("an arena stays while a slot of it is in a list"),
-        )
+        let arena = &mut self.arenas[to_usize((entry >> SLOT_BITS).into())];
+        (entry & ((1 << SLOT_BITS) - 1), arena)
     }
 
     /// The slot of arena `number` that starts at `addr`, if it is used.
     #[inline]
     pub(super) fn find(&self, number: u32, addr: u64) -> Result<u32, Misuse> {
-        let arena = self.arenas.get(to_usize(number.into()));
-        let Some(arena) = arena.and_then(Option::as_ref) else {
+        let Some(arena) = self.arenas.get(to_usize(number.into())) else {
             return Err(Misuse::NotOurs { addr });
         };
         let offset = addr.wrapping_sub(arena.base);
@@ -251,7 +251,7 @@ impl Pool {
 
     /// The slot around `addr`, and whether it is used.
     pub(super) fn around(&self, number: u32, addr: u64) -> Option<(AddrRange, bool)> {
-        let arena = self.arenas.get(to_usize(number.into()))?.as_ref()?;
+        let arena = self.arenas.get(to_usize(number.into()))?;
         let slot = addr.checked_sub(arena.base)? / self.slot;
         if slot >= arena.count.into() {
             return None;
@@ -303,18 +303,19 @@ impl Pool {
     /// Takes out an arena of which no slot is held.
     #[cold]
     fn remove(&mut self, number: u32) -> Option<Own> {
-        let arena = self.arenas[to_usize(number.into())].take()?;
+        let own = self.owned[to_usize(number.into())].take()?;
+        self.arenas[to_usize(number.into())] = Arena::default();
         self.free.retain(|entry| entry >> SLOT_BITS != number);
         if self.fresh >> SLOT_BITS == number {
             (self.fresh, self.fresh_end) = (0, 0);
         }
         self.vacant.push(number);
-        self.arena_bytes -= arena.own.range().len();
-        let rest = self.arenas.iter().flatten();
+        self.arena_bytes -= own.range().len();
+        let rest = self.owned.iter().zip(&self.arenas);
         self.arena_bits = rest
-            .map(|arena| bits_within(&arena.own, arena.count))
+            .filter_map(|(own, arena)| Some(bits_within(own.as_ref()?, arena.count)))
             .fold(f64::INFINITY, f64::min);
-        Some(arena.own)
+        Some(own)
     }
 }
 

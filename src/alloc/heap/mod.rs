@@ -189,7 +189,7 @@ impl Heap {
             Err(AllocError::Exhausted { .. }) => match map(pool.slot().next_multiple_of(page)) {
                 Ok(arena) => arena,
                 Err(error) => {
-                    self.forget(pool.flush());
+                    self.forget(&pool.flush());
                     return if pool.is_full() { Err(error) } else { Ok(()) };
                 }
             },
@@ -230,8 +230,9 @@ impl Heap {
         if self.settings.clear_on_free {
             self.clear(addr, pool.slot());
         }
-        if let Some(emptied) = pool.give(arena, slot) {
-            self.index.set(emptied.range(), None);
+        let emptied = pool.give(arena, slot);
+        if !emptied.is_empty() {
+            self.forget(&emptied);
             drop(pool);
             // Unmapping needs no lock of the pool.
             drop(emptied);
@@ -257,13 +258,13 @@ impl Heap {
         for pool in self.pools() {
             let mut pool = pool.lock();
             let emptied = pool.flush();
-            self.forget(emptied);
+            self.forget(&emptied);
         }
     }
 
-    /// Takes arenas out of the index, then unmaps them.
-    fn forget(&self, emptied: Vec<Own>) {
-        for arena in &emptied {
+    /// Takes arenas that will be unmapped out of the index.
+    fn forget(&self, emptied: &[Own]) {
+        for arena in emptied {
             self.index.set(arena.range(), None);
         }
     }

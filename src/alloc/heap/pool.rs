@@ -8,7 +8,9 @@
 //!
 //! All of it is out of line. Invariants:
 //! - a slot's used mark is set from its pick to its free: a free that finds it clear is a second one;
-//! - an arena's `held` counts its used slots and those in quarantine; at 0 the arena goes;
+//! - an arena's `held` counts its used slots and those in quarantine, `empty` the arenas where it
+//!   is 0; such an arena goes at once if picks are random (the next one then stands elsewhere), else
+//!   one stays until a trim, so that a lone block's life is no system call;
 //! - with a random pick, every free slot of every arena is in `free` once; with the other, the
 //!   slots from `fresh` on of the last arena are free too and in no list.
 
@@ -80,6 +82,7 @@ pub(crate) struct Pool {
     /// The memory of each.
     owned: Vec<Option<Own>>,
     vacant: Vec<u32>,
+    empty: usize,
     free: Vec<u32>,
     /// First never used slot of the arena added last; for picks that are not random.
     fresh: u32,
@@ -101,6 +104,7 @@ impl Pool {
             arenas: Vec::new(),
             owned: Vec::new(),
             vacant: Vec::new(),
+            empty: 0,
             free: Vec::new(),
             fresh: 0,
             fresh_end: 0,
@@ -164,6 +168,7 @@ impl Pool {
             held: 0,
             marks: vec![Marks::default(); to_usize(count.div_ceil(64).into())].into(),
         };
+        self.empty += 1;
         let first = number << SLOT_BITS;
         if self.random.is_some() {
             self.free.extend(first..first + count);
@@ -203,6 +208,7 @@ impl Pool {
             },
         };
         let (slot, arena) = self.arena_of(entry);
+        let was_empty = arena.held == 0;
         arena.held += 1;
         let marks = &mut arena.marks[to_usize((slot / 64).into())];
         let bit = 1_u64 << (slot % 64);
@@ -210,6 +216,7 @@ impl Pool {
         marks.used |= bit;
         marks.dirty |= bit;
         let base = arena.base;
+        self.empty -= usize::from(was_empty);
         self.used_slots += 1;
         Some(Taken {
             addr: base + u64::from(slot) * self.slot,
@@ -261,10 +268,10 @@ impl Pool {
         Some((range, used))
     }
 
-    /// Frees the used slot `slot` of arena `number`; gives back an arena that is empty now, to be
-    /// taken out of the index and dropped.
+    /// Frees the used slot `slot` of arena `number`; gives back arenas that are not needed now, to
+    /// be taken out of the index and dropped.
     #[inline]
-    pub(super) fn give(&mut self, number: u32, slot: u32) -> Option<Own> {
+    pub(super) fn give(&mut self, number: u32, slot: u32) -> Vec<Own> {
         let entry = number << SLOT_BITS | slot;
         let (_, arena) = self.arena_of(entry);
         arena.marks[to_usize((slot / 64).into())].used &= !(1 << (slot % 64));
@@ -276,7 +283,7 @@ impl Pool {
                 let out = late.push(entry, |bound| {
                     random.map_or(0, |random| random.below_u32(bound))
                 });
-                out.and_then(|out| self.release(out))
+                out.map_or_else(Vec::new, |out| self.release(out))
             }
         }
     }
@@ -285,19 +292,46 @@ impl Pool {
     pub(super) fn flush(&mut self) -> Vec<Own> {
         let waiting = self.late.as_mut().map(Quarantine::drain);
         let waiting = waiting.into_iter().flatten();
-        waiting.filter_map(|entry| self.release(entry)).collect()
+        let mut out: Vec<Own> = waiting.flat_map(|entry| self.release(entry)).collect();
+        out.extend(self.remove_empty());
+        out
     }
 
     /// Makes a slot one that can be picked.
     #[inline]
-    fn release(&mut self, entry: u32) -> Option<Own> {
+    fn release(&mut self, entry: u32) -> Vec<Own> {
         self.free.push(entry);
         let (_, arena) = self.arena_of(entry);
         arena.held -= 1;
         if arena.held > 0 {
-            return None;
+            return Vec::new();
         }
-        self.remove(entry >> SLOT_BITS)
+        self.emptied(entry >> SLOT_BITS)
+    }
+
+    /// What goes when arena `number` has become empty.
+    #[cold]
+    fn emptied(&mut self, number: u32) -> Vec<Own> {
+        self.empty += 1;
+        let all = self.empty == self.arenas.len() - self.vacant.len();
+        match &self.random {
+            // Also those that were added and never picked from.
+            Some(_) if all => self.remove_empty(),
+            None if self.empty == 1 => Vec::new(),
+            _ => self.remove(number).into_iter().collect(),
+        }
+    }
+
+    /// Takes out all arenas of which no slot is held.
+    fn remove_empty(&mut self) -> Vec<Own> {
+        let numbers = 0..u32::try_from(self.arenas.len()).expect("below 2^18");
+        let is_empty = |arena: &Arena| arena.count > 0 && arena.held == 0;
+        numbers
+            .filter_map(|number| {
+                let empty = is_empty(&self.arenas[to_usize(number.into())]);
+                empty.then(|| self.remove(number)).flatten()
+            })
+            .collect()
     }
 
     /// Takes out an arena of which no slot is held.
@@ -310,6 +344,7 @@ impl Pool {
             (self.fresh, self.fresh_end) = (0, 0);
         }
         self.vacant.push(number);
+        self.empty -= 1;
         self.arena_bytes -= own.range().len();
         let rest = self.owned.iter().zip(&self.arenas);
         self.arena_bits = rest

@@ -18,7 +18,7 @@ struct AtExit(std::sync::mpsc::Sender<bool>);
 
 impl Drop for AtExit {
     fn drop(&mut self) {
-        let late = vec![1_u8; 100];
+        let late = Box::new([1_u8; 100]);
         // The receiver waits until all threads are done.
         let _ = self.0.send(is_low(&late[0]));
     }

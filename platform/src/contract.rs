@@ -87,7 +87,8 @@ pub enum Holder {
     Library,
     /// Other mapped memory.
     Mapping,
-    /// The system itself (`__PAGEZERO`, `KUSER_SHARED_DATA`, vsyscall).
+    /// The system or this crate itself: never free, and no memory (`__PAGEZERO`,
+    /// `KUSER_SHARED_DATA`, vsyscall, the anchor page).
     System,
     /// Not known: [`Platform::survey`] does not tell kinds apart, except room it adds itself.
     Unknown,

@@ -214,6 +214,27 @@ impl PublishedCode {
     pub fn views(&self) -> CodeViews {
         self.code.views()
     }
+
+    /// Copies the code's bytes out, as they are where they execute.
+    ///
+    /// # Panics
+    /// On a simulated platform, whose addresses are only numbers.
+    #[must_use]
+    pub fn read(&self) -> Vec<u8> {
+        let platform = match &self.code.home {
+            Home::Views { allocator, .. } => allocator.platform(),
+            Home::Private(mapping) => mapping.platform(),
+        };
+        assert!(
+            !platform.is_simulated(),
+            "a simulated platform has no memory to touch"
+        );
+        let exec = self.code.exec;
+        let start = std::ptr::with_exposed_provenance::<u8>(to_usize(exec.start()));
+        // SAFETY: from_raw_parts needs that many readable bytes that nobody changes meanwhile: the
+        // executable view is readable as long as this lives, and its slot is not written again.
+        unsafe { std::slice::from_raw_parts(start, to_usize(exec.len())) }.to_vec()
+    }
 }
 
 impl Code {

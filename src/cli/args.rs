@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Link(LinkArgs),
     /// Show the low 2 GiB: what is free, what holds the rest
     Map(MapArgs),
+    /// Tell what this system allows, and why low memory or W^X would fail here
+    Doctor(DoctorArgs),
     /// Measure the randomness of addresses beside the limit and beside MAP_32BIT
     Entropy(EntropyArgs),
     /// The whole in one: an embedded object is placed, shown, relocated, run
@@ -41,6 +43,9 @@ pub(crate) struct Common {
     /// Shared library to take symbols from, by path or soname (repeatable)
     #[arg(short = 'l', long = "lib", value_name = "NAME")]
     pub(crate) libraries: Vec<String>,
+    /// Make the objects' symbols visible to dlsym and to libraries opened later
+    #[arg(long)]
+    pub(crate) export: bool,
     /// Take every member of archives
     #[arg(long)]
     pub(crate) whole_archive: bool,
@@ -96,7 +101,7 @@ pub(crate) struct LinkArgs {
     /// Lay out what is not mapped elsewhere upward from here, in input order
     #[arg(long, value_name = "ADDR", value_parser = parse_addr)]
     pub(crate) base: Option<u64>,
-    /// Put a section at an address (repeatable); FILE low2g has .got, .stubs, .islands
+    /// Put a section at an address (repeatable); FILE low2g has .got, .stubs, .islands, .mirrors
     #[arg(long, value_name = "FILE,SECTION=ADDR")]
     pub(crate) map_section: Vec<Pin>,
     /// Do not look symbols up in this process
@@ -116,6 +121,16 @@ pub(crate) struct MapArgs {
     #[arg(long)]
     pub(crate) pid: Option<u32>,
     /// Print regions (format low2g-map/1)
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the picture as SVG, besides what is printed
+    #[arg(long, value_name = "OUT")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print checks (format low2g-doctor/1)
     #[arg(long)]
     pub(crate) json: bool,
 }

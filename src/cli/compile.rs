@@ -24,7 +24,7 @@ pub(crate) fn input(path: &Path) -> Result<Input, Failure> {
     }
     let directory = tempfile::tempdir().map_err(|error| {
         Failure::Other(format!(
-            "{name}: cannot make a temporary directory: {error}"
+            "{name}: input: cannot make a temporary directory: {error}"
         ))
     })?;
     let object = directory.path().join("object.o");
@@ -38,14 +38,14 @@ pub(crate) fn input(path: &Path) -> Result<Input, Failure> {
         .output()
         .map_err(|error| {
             Failure::Other(format!(
-                "{name}: cannot run the C compiler {}: {error}; install one, set CC, or give a .o file",
+                "{name}: input: cannot run the C compiler {}: {error}; install one, set CC, or give a .o file",
                 compiler.display()
             ))
         })?;
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
         return Err(Failure::Other(format!(
-            "{name}: {} {} failed ({})",
+            "{name}: input: {} {} failed ({})",
             compiler.display(),
             C_FLAGS.join(" "),
             output.status

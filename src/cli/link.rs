@@ -14,6 +14,15 @@ pub(crate) fn link(args: &LinkArgs) -> Result<(), Failure> {
             print_json(&Report::of_failure(&failure))?;
             Err(Failure::Silent(link_code(&failure)))
         }
+        Err(failure) if args.json && failure.has_row() => {
+            let kind = if matches!(failure, Failure::NoLowMemory(_)) {
+                "memory"
+            } else {
+                "input"
+            };
+            print_json(&Report::of_message(kind, &failure.to_string()))?;
+            Err(Failure::Silent(failure.code()))
+        }
         result => result,
     }
 }

@@ -9,7 +9,7 @@ use low2g::platform::{AddrRange, Holder};
 
 use super::args::{Common, MapArgs};
 use super::setup::Setup;
-use super::{Failure, compile, table};
+use super::{Failure, compile, svg, table};
 
 /// What the picture shows: all that a signed 32-bit address reaches.
 pub(crate) const LOW: u64 = 1 << 31;
@@ -193,6 +193,10 @@ pub(crate) fn map(args: &MapArgs) -> Result<(), Failure> {
     } else {
         with_files(args)?
     };
+    if let Some(path) = &args.svg {
+        std::fs::write(path, svg::picture(&rows))
+            .map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))?;
+    }
     let mut out = std::io::stdout().lock();
     if args.json {
         let regions: Vec<serde_json::Value> = rows

@@ -4,11 +4,13 @@
 mod args;
 mod compile;
 mod demo;
+mod doctor;
 mod entropy;
 mod link;
 mod map;
 mod run;
 mod setup;
+mod svg;
 mod table;
 mod time;
 
@@ -28,12 +30,16 @@ pub(crate) enum Failure {
     Usage(String),
     #[error(transparent)]
     Link(#[from] LinkFailure),
-    #[error("{0}; use --reach 4g or near:ADDR, or run `low2g map` to see what holds the space")]
+    #[error(
+        "memory: {0}; use --reach 4g or near:ADDR, or run `low2g map` to see what holds the space"
+    )]
     NoLowMemory(#[from] AllocError),
-    #[error(transparent)]
+    #[error("input: {0}")]
     Library(#[from] LibraryError),
     #[error("{0}")]
     Other(String),
+    #[error("cannot write: {0}")]
+    Write(std::io::Error),
     /// Already said elsewhere (the dump).
     #[error("")]
     Silent(u8),
@@ -47,17 +53,25 @@ impl From<LinkError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::Other(format!("cannot write: {error}"))
+        Self::Write(error)
     }
 }
 
 impl Failure {
+    /// Whether a dump can tell it: not if the command line itself is wrong, or the dump unwritten.
+    fn has_row(&self) -> bool {
+        matches!(
+            self,
+            Self::NoLowMemory(_) | Self::Library(_) | Self::Other(_)
+        )
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
             Self::Link(failure) => link_code(failure),
             Self::NoLowMemory(_) => 3,
-            Self::Library(_) | Self::Other(_) => 1,
+            Self::Library(_) | Self::Other(_) | Self::Write(_) => 1,
             Self::Silent(code) => *code,
         }
     }
@@ -96,13 +110,14 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => args.common.seed,
         Command::Link(args) => args.common.seed,
         Command::Demo(args) => args.seed,
+        Command::Map(_) | Command::Doctor(_) => None,
         Command::Entropy(args) => args.seed.filter(|_| !args.child),
-        Command::Map(_) => None,
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Link(args) => link::link(&args),
         Command::Map(args) => map::map(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Entropy(args) => entropy::entropy(&args),
     };

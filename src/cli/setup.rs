@@ -5,7 +5,7 @@ use low2g::link::{
     Chain, Definitions, ExternalKind, ExternalSymbol, Input, Link, LinkOptions, Linked,
     ProcessSymbols,
 };
-use low2g::place::{CodeModel, Placer};
+use low2g::place::Placer;
 
 use super::Failure;
 use super::args::{Common, LinkArgs};
@@ -65,6 +65,7 @@ impl Setup {
             options: LinkOptions {
                 base: args.base,
                 pins: args.map_section.clone(),
+                synthetic_tls: args.no_process_symbols,
                 record: args.json,
                 ..options(&args.common)
             },
@@ -111,6 +112,7 @@ impl Setup {
 
 fn options(common: &Common) -> LinkOptions {
     LinkOptions {
+        model: common.model,
         relax: common.relax,
         far_data: common.far_data,
         entry: Some(common.entry.clone()),
@@ -130,7 +132,6 @@ pub(crate) fn allocator(common: &Common) -> Result<LowAllocator, Failure> {
 }
 
 fn mapped(common: &Common) -> Result<Placer, Failure> {
-    check_model(common)?;
     Ok(Placer::Mapped {
         allocator: allocator(common)?,
         reach: None,
@@ -139,8 +140,7 @@ fn mapped(common: &Common) -> Result<Placer, Failure> {
 }
 
 fn dry_run(common: &Common) -> Result<Placer, Failure> {
-    check_model(common)?;
-    let platform = low2g_platform_native()?;
+    let platform = native_platform()?;
     let window = common.reach.window(platform.config())?;
     Ok(Placer::DryRun {
         window,
@@ -152,13 +152,6 @@ fn dry_run(common: &Common) -> Result<Placer, Failure> {
     })
 }
 
-fn low2g_platform_native() -> Result<std::sync::Arc<dyn low2g::platform::Platform>, Failure> {
+fn native_platform() -> Result<std::sync::Arc<dyn low2g::platform::Platform>, Failure> {
     low2g::platform::native().map_err(|error| Failure::Other(error.to_string()))
-}
-
-/// Whether the code model can be served; kept apart so that a wrong pair fails before any work.
-fn check_model(common: &Common) -> Result<(), Failure> {
-    match common.model {
-        CodeModel::Small | CodeModel::Medium | CodeModel::Large => Ok(()),
-    }
 }

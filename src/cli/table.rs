@@ -18,7 +18,8 @@ pub(crate) const fn access(kind: SectionKind) -> &'static str {
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     for (unit, name) in UNITS {
-        if count >= unit {
+        // 2047.9 MiB says more than 1.9 GiB.
+        if count >= unit && (count >= 4 * unit || unit < 1 << 30) {
             let tenths = u128::from(count) * 10 / u128::from(unit);
             return format!("{}.{} {name}", tenths / 10, tenths % 10);
         }

@@ -7,13 +7,15 @@
 use object::endian::LittleEndian as LE;
 
 use super::engine::Tables;
-use super::error::{LinkError, Place, RelocationSite};
+use super::error::LinkError;
 use super::far::Key;
 use super::howto::{Check, Formula, Howto, Width, howto, write_field};
 use super::object::{Object, Rela, Section};
 use super::options::Relax;
 use super::relax::{self, Prefix};
+use super::site::input_error;
 use super::symbols::{Definition, to_index};
+use super::tls;
 use super::value::{
     ABSOLUTE, CARE, DISCARDED, EXTERNAL, GOT_SYMBOL, IFUNC, TLS, UNRESOLVED, Value, WEAK_ZERO,
 };
@@ -49,6 +51,8 @@ pub(crate) struct Deferred {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) deferred: Vec<Deferred>,
+    /// Relocations of thread-local kind.
+    pub(crate) thread_local: Vec<tls::Use>,
     pub(crate) rows: Vec<Row>,
     pub(crate) errors: Vec<LinkError>,
 }
@@ -92,12 +96,20 @@ pub(crate) fn apply<const RECORD: bool>(
     values: &[Value],
     out: &mut Outcome,
 ) {
-    for rela in &*target.section.relas {
+    let mut relas = target.section.relas.iter();
+    while let Some(rela) = relas.next() {
         let f = fields(rela);
         let value = usize::try_from(f.symbol)
             .ok()
             .and_then(|index| values.get(index));
         let Some(&value) = value else {
+            if f.r_type == 0 {
+                // R_X86_64_NONE means nothing, whatever its symbol.
+                continue;
+            }
+            if out.errors.len() >= ERROR_LIMIT {
+                return;
+            }
             out.errors.push(input_error(
                 target,
                 f.offset,
@@ -144,12 +156,15 @@ pub(crate) fn apply<const RECORD: bool>(
                     out.rows.push(target.row(f, s, place, number, action));
                 }
             }
-            Ok(Slow::Deferred) => out.deferred.push(Deferred {
-                object: target.object_number,
-                section: target.section_number,
-                rela: *rela,
-                value,
-            }),
+            Ok(Slow::Deferred) => out.deferred.push(target.deferred(rela, value)),
+            Ok(Slow::ThreadLocal) => {
+                let item = target.deferred(rela, value);
+                let call = target.call_of(f, relas.as_slice(), values);
+                if call.is_some() {
+                    relas.next();
+                }
+                out.thread_local.push(tls::Use { item, call });
+            }
             Err(error) => {
                 out.errors.push(*error);
                 if out.errors.len() >= ERROR_LIMIT {
@@ -160,13 +175,17 @@ pub(crate) fn apply<const RECORD: bool>(
     }
 }
 
-enum Slow {
+/// What became of a relocation that is not one of the common cases.
+#[derive(Debug)]
+pub(crate) enum Slow {
     Written {
         s: u64,
         number: u64,
         action: &'static str,
     },
     Deferred,
+    /// For `tls`, after this pass.
+    ThreadLocal,
 }
 
 impl Target<'_, '_> {
@@ -189,23 +208,6 @@ impl Target<'_, '_> {
             s,
             value,
             action,
-        }
-    }
-
-    pub(crate) fn site(&self, f: Fields) -> RelocationSite {
-        let index = usize::try_from(f.symbol).unwrap_or(usize::MAX);
-        RelocationSite {
-            at: Place {
-                object: self.object.name.clone(),
-                section: self.section.display_name(),
-                offset: f.offset,
-            },
-            r_type: howto(f.r_type).map_or_else(
-                || format!("relocation type {}", f.r_type),
-                |howto| howto.name.to_owned(),
-            ),
-            symbol: self.object.symbol_display(index),
-            addend: f.addend,
         }
     }
 
@@ -243,13 +245,10 @@ impl Target<'_, '_> {
                 ),
             )));
         }
-        if howto.formula == Formula::Tls || value.has(TLS) {
-            return Err(Box::new(LinkError::Tls {
-                site: Box::new(self.site(f)),
-                reason: "thread-local storage is not served yet; make the variable an ordinary one, or compile with -femulated-tls (clang)".to_owned(),
-            }));
-        }
         let s = self.checked_value(f, value)?;
+        if howto.formula == Formula::Tls || (value.has(TLS) && howto.formula != Formula::Size) {
+            return self.thread_local(bytes, f, howto, value);
+        }
         match howto.formula {
             Formula::Size => {
                 let size = self.symbol_size(f).wrapping_add_signed(f.addend);
@@ -268,7 +267,13 @@ impl Target<'_, '_> {
                 if howto.formula != Formula::Absolute {
                     number = number.wrapping_sub(place);
                 }
-                if howto.check.fits(howto.width, number) {
+                let fits = howto.check.fits(howto.width, number);
+                // Debuggers take 0 for dropped code, whatever the addend (as GNU ld and lld write it).
+                if value.has(DISCARDED) && !(fits && self.section.is_alloc()) {
+                    self.write(bytes, f, howto, 0)?;
+                    return written(s, 0, "direct");
+                }
+                if fits {
                     self.write(bytes, f, howto, number)?;
                     return written(s, number, "direct");
                 }
@@ -281,6 +286,15 @@ impl Target<'_, '_> {
                 self.check(howto, f, s, number, place)?;
                 Ok(Slow::Deferred)
             }
+        }
+    }
+
+    pub(crate) fn deferred(&self, rela: &Rela, value: Value) -> Deferred {
+        Deferred {
+            object: self.object_number,
+            section: self.section_number,
+            rela: *rela,
+            value,
         }
     }
 
@@ -305,7 +319,7 @@ impl Target<'_, '_> {
         ]
         .iter()
         .any(|name| self.section.name.starts_with(name));
-        if value.has(DISCARDED) && !tolerant {
+        if value.has(DISCARDED) && !tolerant && self.section.is_alloc() {
             return Err(Box::new(input_error(
                 self,
                 f.offset,
@@ -350,7 +364,7 @@ impl Target<'_, '_> {
     }
 
     /// Z: the size that the definition gives.
-    fn symbol_size(&self, f: Fields) -> u64 {
+    pub(crate) fn symbol_size(&self, f: Fields) -> u64 {
         let size_in = |object: &Object<'_>, index: u32| {
             let symbol = object.symbols().get(to_index(index));
             symbol.map_or(0, |symbol| symbol.st_size.get(LE))
@@ -389,47 +403,6 @@ impl Target<'_, '_> {
             )))
         }
     }
-
-    /// An overflow error unless `number` fits.
-    pub(crate) fn check(
-        &self,
-        howto: &Howto,
-        f: Fields,
-        s: u64,
-        number: u64,
-        place: u64,
-    ) -> Result<(), Box<LinkError>> {
-        if howto.check.fits(howto.width, number) {
-            return Ok(());
-        }
-        Err(self.overflow(howto, f, s, number, place, advice(howto)))
-    }
-
-    pub(crate) fn overflow(
-        &self,
-        howto: &Howto,
-        f: Fields,
-        s: u64,
-        number: u64,
-        place: u64,
-        advice: &str,
-    ) -> Box<LinkError> {
-        Box::new(LinkError::Overflow {
-            site: Box::new(self.site(f)),
-            symbol_addr: s,
-            value: number,
-            place,
-            range: howto.check.range(howto.width),
-            advice: advice.to_owned(),
-        })
-    }
-
-    pub(crate) fn unsupported(&self, f: Fields, reason: &str) -> Box<LinkError> {
-        Box::new(LinkError::UnsupportedRelocation {
-            site: Box::new(self.site(f)),
-            reason: reason.to_owned(),
-        })
-    }
 }
 
 fn field_inside(bytes: &[u8], offset: u64, width: Width) -> bool {
@@ -437,25 +410,4 @@ fn field_inside(bytes: &[u8], offset: u64, width: Width) -> bool {
         .ok()
         .and_then(|start| start.checked_add(width.bytes()))
         .is_some_and(|end| end <= bytes.len())
-}
-
-pub(crate) fn input_error(target: &Target<'_, '_>, offset: u64, reason: String) -> LinkError {
-    LinkError::Input {
-        at: Place {
-            object: target.object.name.clone(),
-            section: target.section.display_name(),
-            offset,
-        },
-        reason,
-    }
-}
-
-/// What to do about a value that does not fit.
-const fn advice(howto: &Howto) -> &'static str {
-    match howto.width {
-        Width::Byte | Width::Half => {
-            "use a wider field: this one cannot hold an address of this process"
-        }
-        _ => "compile with -fPIC or -mcmodel=large, or place the two nearer to each other",
-    }
 }

@@ -179,16 +179,23 @@ impl<'d> Link<'d> {
         while let Some(&id) = self.tables.symbols.pending.get(next) {
             next += 1;
             let global = &self.tables.symbols.list[to_index(id)];
-            if global.definition != Definition::Undefined {
+            let common = matches!(global.definition, Definition::Common { .. });
+            if !common && global.definition != Definition::Undefined {
                 continue;
             }
-            let Some(&member) = index.get(global.name) else {
+            let symbol = global.name;
+            let Some(&member) = index.get(symbol) else {
                 continue;
             };
-            if pulled.insert((member.0, member.1.0)) {
-                let (name, data) = archives[member.0].member(member.1)?;
-                self.add(name, data, errors)?;
+            if pulled.contains(&(member.0, member.1.0)) {
+                continue;
             }
+            let (name, data) = archives[member.0].member(member.1)?;
+            if common && !Object::read(name.clone(), data)?.defines(symbol)? {
+                continue;
+            }
+            pulled.insert((member.0, member.1.0));
+            self.add(name, data, errors)?;
         }
         Ok(())
     }
@@ -220,6 +227,7 @@ impl<'d> Link<'d> {
         {
             let symbol = match global.name {
                 b"_GLOBAL_OFFSET_TABLE_" => LinkerSymbol::GlobalOffsetTable,
+                b"_TLS_MODULE_BASE_" => LinkerSymbol::TlsModuleBase,
                 b"__dso_handle" => LinkerSymbol::DsoHandle,
                 name => {
                     let Some(section) = brackets(name).filter(|name| sections.contains(name))
@@ -254,7 +262,12 @@ impl<'d> Link<'d> {
             // A hidden or internal reference is for this link alone (gABI, visibility).
             let local = matches!(global.visibility, 1 | 2);
             let name = String::from_utf8_lossy(global.name);
-            match resolver.resolve(&name).filter(|_| !local) {
+            let found = if global.thread_local {
+                resolver.resolve_thread_local(&name)
+            } else {
+                resolver.resolve(&name)
+            };
+            match found.filter(|_| !local) {
                 Some(external) => global.definition = Definition::External(external),
                 None if global.needed => missing.push(name.into_owned()),
                 None => {}
@@ -299,7 +312,10 @@ impl<'d> Link<'d> {
         let mut uses: HashMap<u32, (Place, u64)> = HashMap::new();
         let mut order = Vec::new();
         for object in &self.tables.objects {
-            for section in object.sections.iter().filter(|section| section.is_loaded()) {
+            for section in &object.sections {
+                if !section.is_loaded() && !section.is_thread_local() {
+                    continue;
+                }
                 for rela in &*section.relas {
                     let f = fields(rela);
                     let Key::Global(id) = Key::of(0, object, f.symbol) else {

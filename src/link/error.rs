@@ -53,7 +53,7 @@ pub enum LinkError {
         reason: String,
     },
     /// A strong reference that nothing defines.
-    #[error("{first_use}: undefined symbol: {symbol} ({uses} {}){}; define it, add the object, archive or -l library that does",
+    #[error("{first_use}: undefined_symbol: {symbol} ({uses} {}){}; define it, add the object, archive or -l library that does",
         if *.uses == 1 { "use" } else { "uses" }, nearest_text(.nearest.as_deref()))]
     UndefinedSymbol {
         /// Its name.
@@ -67,7 +67,7 @@ pub enum LinkError {
     },
     /// Two strong definitions of one name.
     #[error(
-        "{second}: duplicate symbol: {symbol} is also defined in {first}; make one of them weak, static or remove it"
+        "{second}: duplicate_symbol: {symbol} is also defined in {first}; make one of them weak, static or remove it"
     )]
     DuplicateSymbol {
         /// Its name.
@@ -95,7 +95,7 @@ pub enum LinkError {
         advice: String,
     },
     /// A relocation type that has no meaning here.
-    #[error("{}: unsupported relocation: {} against {} (addend {}): {reason}", site.at, site.r_type, site.symbol, site.addend)]
+    #[error("{}: unsupported_reloc: {} against {} (addend {}): {reason}", site.at, site.r_type, site.symbol, site.addend)]
     UnsupportedRelocation {
         /// The relocation.
         site: Box<RelocationSite>,
@@ -109,6 +109,19 @@ pub enum LinkError {
         site: Box<RelocationSite>,
         /// Why, and what to do.
         reason: String,
+    },
+    /// The link's thread-local block needs a constant offset, and there is no room for it.
+    #[error("{}: tls: {} against {} needs static thread-local storage: the link's block is {needed} bytes aligned to {align}, of which libraries loaded late can have {available} bytes{}; start the process with GLIBC_TUNABLES=glibc.rtld.optional_static_tls={}, or compile with -ftls-model=global-dynamic",
+        site.at, site.r_type, site.symbol, if *.align > 64 { " aligned to 64 at most" } else { "" }, 512u64.saturating_add(*.needed))]
+    StaticTls {
+        /// The first relocation that needs it.
+        site: Box<RelocationSite>,
+        /// Bytes of the block.
+        needed: u64,
+        /// Its alignment, bytes.
+        align: u64,
+        /// Bytes that a block loaded now could have.
+        available: u64,
     },
     /// No memory for a section.
     #[error("{at}: memory: {source}")]
@@ -142,7 +155,7 @@ impl LinkError {
             Self::DuplicateSymbol { .. } => "duplicate_symbol",
             Self::Overflow { .. } => "overflow",
             Self::UnsupportedRelocation { .. } => "unsupported_reloc",
-            Self::Tls { .. } => "tls",
+            Self::Tls { .. } | Self::StaticTls { .. } => "tls",
             Self::Memory { .. } => "memory",
         }
     }
@@ -156,7 +169,8 @@ impl LinkError {
             Self::DuplicateSymbol { second, .. } => second,
             Self::Overflow { site, .. }
             | Self::UnsupportedRelocation { site, .. }
-            | Self::Tls { site, .. } => &site.at,
+            | Self::Tls { site, .. }
+            | Self::StaticTls { site, .. } => &site.at,
         }
     }
 

@@ -4,19 +4,22 @@
 //! .got      [ &puts | &stdout | ... ]           8 bytes a slot, one a symbol
 //! .stubs    jmp *slot(%rip) ; int3 padding      16 bytes a stub, one a function
 //! .islands  moved instructions                  see `island`
+//! .mirrors  copies of far constant data         for 32-bit words, one a symbol
 //! ```
 //!
 //! First every deferred relocation is decided (`plan`), which counts what is needed; then,
 //! when `.got`, `.stubs` and `.islands` have addresses, the fields are written (`finish`).
 
 use hashbrown::HashMap;
+use low2g_platform::AddrRange;
 
 use super::apply::{Deferred, Fields, fields};
 use super::error::LinkError;
 use super::howto::{Formula, Howto, howto};
-use super::island::{FarField, FieldKind, FieldRole, instruction_at, size_bound};
+use super::island::{FarField, FieldKind, FieldRole, IslandRow, instruction_at, size_bound};
 use super::locate::{Starts, is_branch_field};
 use super::options::FarData;
+use super::process::constant_bytes;
 use super::symbols::{NO_GLOBAL, to_index};
 use super::value::{DATA, EXTERNAL, FUNCTION, GOT_SYMBOL, IFUNC, Value};
 
@@ -26,6 +29,8 @@ pub(crate) const STUB_SIZE: u64 = 16;
 pub(crate) const SLOT_SIZE: u64 = 8;
 /// Islands start at multiples of this.
 const ISLAND_ALIGN: u64 = 16;
+/// The greatest alignment that a mirror keeps of its original, and that of `.mirrors`.
+pub(crate) const MIRROR_ALIGN: u64 = 64;
 
 /// A symbol across objects: a global's number, or an object's local symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +52,17 @@ pub(crate) struct Entry {
     /// Objects whose relocations use the slot, and the stub: for reports.
     pub(crate) slot_users: Vec<u32>,
     pub(crate) stub_users: Vec<u32>,
+    /// Low copy of far constant data.
+    pub(crate) mirror: Option<u32>,
+    pub(crate) mirror_users: Vec<u32>,
+}
+
+/// A low copy of constant data, for 32-bit words that must hold its address.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    /// Offset from the start of `.mirrors`, bytes.
+    pub(crate) offset: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// What a GOT slot holds.
@@ -56,6 +72,8 @@ pub(crate) enum SlotContent {
     Address(usize),
     /// What the resolver of entry's ifunc answers.
     Ifunc(usize),
+    /// What `tls` writes.
+    ThreadLocal,
 }
 
 /// An instruction to move.
@@ -72,6 +90,8 @@ pub(crate) struct IslandPlan {
     /// Offset from the start of `.islands`, and bytes kept for it.
     pub(crate) offset: u64,
     pub(crate) size: usize,
+    /// States of the stack in it, once it is built.
+    pub(crate) rows: Vec<IslandRow>,
 }
 
 /// How a deferred relocation is done.
@@ -85,6 +105,8 @@ pub(crate) enum Action {
     Stub(usize),
     /// With the island of that number.
     Island,
+    /// By the low copy of an entry's data.
+    Mirror(usize),
 }
 
 /// The decisions.
@@ -98,6 +120,8 @@ pub(crate) struct Plan {
     pub(crate) islands: Vec<IslandPlan>,
     island_index: HashMap<(u32, u32, usize), usize>,
     islands_size: u64,
+    pub(crate) mirrors: Vec<Mirror>,
+    mirrors_size: u64,
     /// Parallel to the deferred relocations.
     pub(crate) actions: Vec<Action>,
 }
@@ -112,6 +136,9 @@ impl Plan {
     pub(crate) const fn islands_size(&self) -> u64 {
         self.islands_size
     }
+    pub(crate) const fn mirrors_size(&self) -> u64 {
+        self.mirrors_size
+    }
 
     fn entry(&mut self, key: Key, value: Value) -> usize {
         *self.index.entry(key).or_insert_with(|| {
@@ -123,12 +150,14 @@ impl Plan {
                 stub: None,
                 slot_users: Vec::new(),
                 stub_users: Vec::new(),
+                mirror: None,
+                mirror_users: Vec::new(),
             });
             self.entries.len() - 1
         })
     }
 
-    fn new_slot(&mut self, content: SlotContent) -> u32 {
+    pub(crate) fn new_slot(&mut self, content: SlotContent) -> u32 {
         self.slots.push(content);
         u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 slots")
     }
@@ -160,6 +189,36 @@ impl Plan {
         }
         note_user(&mut self.entries[entry].stub_users, object);
         entry
+    }
+
+    /// Copies constant data of the process low, once a symbol. `None` if it is not constant,
+    /// its size is not known, or the word points outside of it.
+    fn need_mirror(
+        &mut self,
+        key: Key,
+        value: Value,
+        size: u64,
+        addend: i64,
+        object: u32,
+    ) -> Option<Action> {
+        u64::try_from(addend)
+            .ok()
+            .filter(|&offset| offset <= size)?;
+        let entry = self.entry(key, value);
+        if self.entries[entry].mirror.is_none() {
+            let bytes = constant_bytes(AddrRange::at(value.addr, size)?)?;
+            let align = 1
+                << value
+                    .addr
+                    .trailing_zeros()
+                    .min(MIRROR_ALIGN.trailing_zeros());
+            let offset = self.mirrors_size.next_multiple_of(align);
+            self.mirrors_size = offset + size;
+            self.mirrors.push(Mirror { offset, bytes });
+            self.entries[entry].mirror = u32::try_from(self.mirrors.len() - 1).ok();
+        }
+        note_user(&mut self.entries[entry].mirror_users, object);
+        Some(Action::Mirror(entry))
     }
 
     /// Decides `deferred`, in order; errors go to `errors`, their action is `Direct`.
@@ -240,6 +299,12 @@ impl Plan {
         if value.has(FUNCTION) && (howto.formula != Formula::Absolute || f.addend == 0) {
             return Ok(Action::Stub(self.need_stub(key, value, item.object)));
         }
+        if value.has(DATA)
+            && let Some(action) =
+                self.need_mirror(key, value, target.symbol_size(f), f.addend, item.object)
+        {
+            return Ok(action);
+        }
         let advice = if value.has(DATA) {
             "a 32-bit word cannot hold the address of this far variable; compile with -fPIC, with -mno-direct-extern-access (gcc) or with -fno-direct-access-external-data (clang)"
         } else {
@@ -276,6 +341,7 @@ impl Plan {
             }
         }
         let located = found.map_err(&refuse)?;
+        starts.found(item.object, item.section, located.offset);
         if located.role == FieldRole::Branch {
             return Err(refuse(
                 "a branch beyond the symbol's start cannot take a stub".to_owned(),
@@ -299,6 +365,7 @@ impl Plan {
                 relocations: Vec::new(),
                 offset: 0,
                 size: 0,
+                rows: Vec::new(),
             });
             self.islands.len() - 1
         });

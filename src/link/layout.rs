@@ -3,7 +3,7 @@
 
 use hashbrown::HashMap;
 
-use crate::place::{SectionKind, SectionRequest};
+use crate::place::{CodeModel, SectionKind, SectionRequest};
 use low2g_platform::align_up;
 use object::elf;
 
@@ -14,6 +14,7 @@ use super::object::Section;
 use super::options::{LinkOptions, Pin, SectionName};
 use super::resolve::ExternalKind;
 use super::symbols::{Definition, to_index};
+use super::tls::Block;
 
 /// An input section that has memory.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,8 @@ pub(crate) struct Layout {
     pub(crate) commons: Vec<(u32, usize)>,
     /// Request of each cluster.
     pub(crate) clusters: Vec<usize>,
+    /// The objects' own thread-local variables.
+    pub(crate) tls: Block,
     /// Requests kept for `.got` and `.stubs`, if addresses are drawn.
     pub(crate) reserved: Option<(usize, usize)>,
     /// Where `--base` goes on after the sections.
@@ -62,6 +65,9 @@ impl Layout {
         for (number, object) in tables.objects.iter_mut().enumerate() {
             for (index, section) in object.sections.iter_mut().enumerate() {
                 if !section.is_loaded() {
+                    if section.is_thread_local() {
+                        layout.tls.add_section(number, index);
+                    }
                     continue;
                 }
                 let kind = match kind_of(section) {
@@ -89,15 +95,21 @@ impl Layout {
                         size: section.size,
                         align: section.align,
                         zero_fill: section.is_zero_fill(),
+                        anywhere: options.model != CodeModel::Small && section.is_large(),
                         at: pins.get(&(number, index)).copied(),
                     });
                 }
             }
         }
         for members in cluster_members {
-            layout.add_cluster(tables, &members);
+            if let Err(error) = layout.add_cluster(tables, &members, &pins) {
+                errors.push(error);
+            }
         }
         layout.add_commons(tables);
+        if let Err(error) = layout.tls.lay_out(tables) {
+            errors.push(error);
+        }
         if !errors.is_empty() {
             return Err(LinkFailure::new(errors));
         }
@@ -126,6 +138,7 @@ impl Layout {
             size: slots * SLOT_SIZE,
             align: SLOT_SIZE,
             zero_fill: false,
+            anywhere: false,
             at: None,
         });
         self.requests.push(SectionRequest {
@@ -133,24 +146,40 @@ impl Layout {
             size: stubs * STUB_SIZE,
             align: STUB_SIZE,
             zero_fill: false,
+            anywhere: false,
             at: None,
         });
     }
 
-    /// Sections that `__start_NAME` and `__stop_NAME` bracket are one request.
-    fn add_cluster(&mut self, tables: &Tables<'_>, members: &[usize]) {
+    /// Sections that `__start_NAME` and `__stop_NAME` bracket are one request, in input order.
+    fn add_cluster(
+        &mut self,
+        tables: &Tables<'_>,
+        members: &[usize],
+        pins: &Pins,
+    ) -> Result<(), LinkError> {
         let request = self.requests.len();
         let mut whole = SectionRequest {
             kind: SectionKind::ReadOnly,
             size: 0,
             align: 1,
             zero_fill: true,
+            anywhere: false,
             at: None,
         };
         for &member in members {
             let loaded = &mut self.loaded[member];
-            let section =
-                &tables.objects[to_index(loaded.object)].sections[to_index(loaded.section)];
+            let object = &tables.objects[to_index(loaded.object)];
+            let section = &object.sections[to_index(loaded.section)];
+            let refuse = |what: &str| {
+                let name = section.display_name();
+                LinkError::object(
+                    &object.name,
+                    format!(
+                        "section {name}, which __start_{name} or __stop_{name} bracket, {what}"
+                    ),
+                )
+            };
             loaded.request = request;
             // Saturation leaves a size that no window has: the placer refuses it by its size.
             loaded.offset = align_up(whole.size, section.align).unwrap_or(u64::MAX >> 1);
@@ -160,23 +189,53 @@ impl Layout {
             let kind = kind_of(section).unwrap_or(SectionKind::Data);
             whole.kind = match (whole.kind, kind) {
                 (SectionKind::ReadOnly, other) => other,
-                (first, _) => first,
+                (first, SectionKind::ReadOnly) => first,
+                (first, second) if first == second => first,
+                _ => {
+                    return Err(refuse(
+                        "holds code here and data elsewhere; give the two different names",
+                    ));
+                }
             };
+            let pin = pins.get(&(to_index(loaded.object), to_index(loaded.section)));
+            if let Some(at) = pin.map(|pin| pin.wrapping_sub(loaded.offset)) {
+                if whole.at.is_some_and(|other| other != at) {
+                    return Err(refuse(
+                        "is given an address apart from the others; give it to the first of them only",
+                    ));
+                }
+                whole.at = Some(at);
+            }
         }
         self.clusters.push(request);
         self.requests.push(whole);
+        Ok(())
     }
 
     fn add_commons(&mut self, tables: &Tables<'_>) {
         for (id, global) in tables.symbols.list.iter().enumerate() {
-            if let Definition::Common { size, align, .. } = global.definition {
+            if let Definition::Common {
+                size,
+                align,
+                object,
+                symbol,
+            } = global.definition
+            {
                 let id = u32::try_from(id).expect("fewer than 2^32 symbols");
+                let raw = tables.objects[to_index(object)]
+                    .symbols()
+                    .get(to_index(symbol));
+                if raw.is_some_and(|raw| raw.st_type() == elf::STT_TLS) {
+                    self.tls.add_common(id, size, align);
+                    continue;
+                }
                 self.commons.push((id, self.requests.len()));
                 self.requests.push(SectionRequest {
                     kind: SectionKind::Data,
                     size,
                     align: align.checked_next_power_of_two().unwrap_or(1 << 63),
                     zero_fill: true,
+                    anywhere: false,
                     at: None,
                 });
             }
@@ -189,7 +248,8 @@ impl Layout {
         for request in &mut self.requests {
             if request.at.is_none() {
                 let turn = !dry_run && last.is_some_and(|kind| kind != request.kind);
-                request.at = advance(&mut self.cursor, request, turn);
+                // What runs past the last address stays where it begins: the placer refuses it.
+                request.at = advance(&mut self.cursor, request, turn).or(self.cursor);
                 last = Some(request.kind);
             }
         }
@@ -240,10 +300,15 @@ pub(crate) fn resolve_pins<'o>(
     let mut pins = Pins::new();
     for pin in &options.pins {
         if pin.file == OWN_FILE {
-            let known = [".got", ".stubs", ".islands"];
+            let known = [".got", ".stubs", ".islands", ".mirrors"];
             match &pin.section {
                 SectionName::Name(name) if known.contains(&name.as_str()) => continue,
-                _ => return Err((pin, "its sections are .got, .stubs and .islands".to_owned())),
+                _ => {
+                    return Err((
+                        pin,
+                        "its sections are .got, .stubs, .islands and .mirrors".to_owned(),
+                    ));
+                }
             }
         }
         let object = tables
@@ -255,9 +320,14 @@ pub(crate) fn resolve_pins<'o>(
         };
         let sections = &tables.objects[object].sections;
         let section = match &pin.section {
-            SectionName::Index(index) => (*index < sections.len())
-                .then_some(*index)
-                .ok_or_else(|| (pin, format!("has {} sections, no #{index}", sections.len())))?,
+            SectionName::Index(index) => match sections.get(*index) {
+                Some(section) if section.is_loaded() => *index,
+                Some(section) => {
+                    let name = section.display_name();
+                    return Err((pin, format!("section #{index} ({name}) is not loaded")));
+                }
+                None => return Err((pin, format!("has {} sections, no #{index}", sections.len()))),
+            },
             SectionName::Name(name) => {
                 let mut found = sections
                     .iter()
@@ -277,7 +347,15 @@ pub(crate) fn resolve_pins<'o>(
                 index
             }
         };
-        pins.insert((object, section), pin.addr);
+        if let Some(other) = pins.insert((object, section), pin.addr)
+            && other != pin.addr
+        {
+            let text = format!(
+                "section #{section} is put at {other:#x} and at {:#x}",
+                pin.addr
+            );
+            return Err((pin, text));
+        }
     }
     Ok(pins)
 }

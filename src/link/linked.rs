@@ -13,10 +13,12 @@ use super::error::{LinkError, LinkFailure};
 use super::far::{Plan, SLOT_SIZE, STUB_SIZE};
 use super::init::InitLists;
 use super::layout::Layout;
-use super::module::{Export, Module, PendingIfunc};
+use super::module::{Export, Life, Module, PendingIfunc};
 use super::options::Relax;
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
+use super::tls;
+use super::unwind::Frames;
 use super::value::{self, Addresses, FUNCTION, IFUNC, TLS, Value};
 
 /// A finished link. Its memory is unmapped when it is dropped.
@@ -31,6 +33,7 @@ pub struct Linked<'d> {
     pub(crate) plan: Plan,
     pub(crate) own: Own,
     pub(crate) rows: Vec<Row>,
+    pub(crate) tls: tls::State,
 }
 
 /// A section of a finished link.
@@ -66,7 +69,7 @@ impl Linked<'_> {
         self.memory.regions()
     }
 
-    /// All sections that have memory: the inputs', then `.got`, `.stubs` and `.islands`.
+    /// All sections that have memory: the inputs', then `.got`, `.stubs`, `.islands` and `.mirrors`.
     #[must_use]
     pub fn sections(&self) -> Vec<PlacedSection> {
         let mut all: Vec<PlacedSection> = self
@@ -100,11 +103,12 @@ impl Linked<'_> {
     }
 
     /// Name, request and address, and bytes of what the link added itself.
-    pub(crate) fn own_sections(&self) -> [(&'static str, (usize, u64), u64); 3] {
+    pub(crate) fn own_sections(&self) -> [(&'static str, (usize, u64), u64); 4] {
         [
             (".got", self.own.got, self.plan.got_size()),
             (".stubs", self.own.stubs, self.plan.stubs_size()),
             (".islands", self.own.islands, self.plan.islands_size()),
+            (".mirrors", self.own.mirrors, self.plan.mirrors_size()),
         ]
     }
 
@@ -141,12 +145,13 @@ impl Linked<'_> {
             loaded: &self.addrs,
             commons: &commons,
             clusters: &clusters,
+            tls_commons: &self.layout.tls.commons,
             dso_handle: 0,
         };
         let mut values = Vec::new();
         value::of_object(object, &self.globals, &addresses, &mut values)?;
         for value in &mut values {
-            if value.has(value::DISCARDED | value::UNRESOLVED) {
+            if value.has(value::UNRESOLVED) {
                 *value = Value { addr: 0, flags: 0 };
             }
             // Debug information wants the variable's offset, the function's own address, whatever they are.
@@ -192,7 +197,36 @@ impl Linked<'_> {
                 })
             })
             .collect();
-        Module::new(self.memory, exports, init, ifuncs, self.own.got)
+        let frames = Frames::of(&self);
+        let life = Life {
+            frames,
+            dso_handle: self.tls.dso_handle,
+        };
+        let variables = self.variables();
+        let tls = self.tls.into_runtime(&self.tables.symbols, variables);
+        Module::new(self.memory, exports, init, ifuncs, self.own.got, life, tls)
+    }
+
+    /// Thread-local variables that other modules see: offset in the block and size.
+    fn variables(&self) -> HashMap<Box<str>, (u64, u64)> {
+        let mut variables = HashMap::new();
+        for (global, value) in self.tables.symbols.list.iter().zip(&self.globals) {
+            if !value.has(TLS) || matches!(global.visibility, 1 | 2) {
+                continue;
+            }
+            let size = match global.definition {
+                Definition::Object { object, symbol } => {
+                    let object = &self.tables.objects[to_index(object)];
+                    let raw = object.symbols().get(to_index(symbol));
+                    raw.map_or(0, |raw| raw.st_size(LE))
+                }
+                Definition::Common { size, .. } => size,
+                _ => continue,
+            };
+            let name = String::from_utf8_lossy(global.name).into();
+            variables.insert(name, (value.addr, size));
+        }
+        variables
     }
 
     fn exports(&self) -> HashMap<Box<str>, Export> {
@@ -216,14 +250,18 @@ impl Linked<'_> {
             let (size, function) = match global.definition {
                 Definition::Object { object, symbol } => {
                     let object = &self.tables.objects[to_index(object)];
-                    match object.symbols().get(to_index(symbol)) {
-                        Some(raw) if raw.st_type() != elf::STT_TLS => {
-                            (raw.st_size(LE), value.has(FUNCTION))
+                    let index = to_index(symbol);
+                    match object.symbols().get(index) {
+                        Some(raw) if !value.has(TLS) => {
+                            // Assembly often leaves the type out: a label in code is a function.
+                            let label =
+                                raw.st_type() == elf::STT_NOTYPE && object.is_code(index, raw);
+                            (raw.st_size(LE), value.has(FUNCTION) || label)
                         }
                         _ => continue,
                     }
                 }
-                Definition::Common { size, .. } => (size, false),
+                Definition::Common { size, .. } if !value.has(TLS) => (size, false),
                 _ => continue,
             };
             // An ifunc that nothing in the link refers to has no stub: it is not exported.

@@ -21,6 +21,8 @@ struct SectionStarts {
 #[derive(Debug, Default)]
 pub(crate) struct Starts {
     sections: HashMap<u32, HashMap<u32, SectionStarts>>,
+    /// Object, section and offset of the instruction found last.
+    last: Option<(u32, u32, usize)>,
 }
 
 impl Starts {
@@ -41,9 +43,22 @@ impl Starts {
             let end = list.partition_point(|&start| start <= offset);
             end.checked_sub(1).map(|last| list[last])
         };
-        [before(&starts.functions), before(&starts.labels), Some(0)]
+        let function = before(&starts.functions);
+        // Relocations ascend: going on from the last instruction keeps a long function linear.
+        let last = self.last.filter(|&(object, number, at)| {
+            (object, number) == (object_number, section)
+                && at <= offset
+                && function.is_none_or(|function| function <= at)
+        });
+        let last = last.map(|(_, _, at)| at);
+        [last, function, before(&starts.labels), Some(0)]
             .into_iter()
             .flatten()
+    }
+
+    /// Notes where an instruction was found, for those behind it.
+    pub(crate) fn found(&mut self, object: u32, section: u32, at: usize) {
+        self.last = Some((object, section, at));
     }
 }
 

@@ -5,14 +5,18 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::place::{Finalized, PlaceError};
+use crate::place::{Finalized, PlaceError, SectionKind};
 
+use super::exits::ExitScope;
 use super::init::InitLists;
+use super::resolve::{ExternalKind, ExternalSymbol};
+use super::tls::{Runtime, address_of};
+use super::unwind::{FrameWarning, Frames};
 
 /// A symbol that a module offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +37,17 @@ pub(crate) struct PendingIfunc {
     pub(crate) slot: usize,
 }
 
-/// A loaded module. Dropping it runs its destructors and unmaps it.
+/// What the process is told of a module while it lives.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    pub(crate) frames: Frames,
+    /// What its `__dso_handle` stands for; 0 if it has no sections.
+    pub(crate) dso_handle: u64,
+}
+
+/// A loaded module. Dropping it runs its destructors and unmaps it; modules that use its
+/// symbols hold it until they go. If threads still have thread-local objects of it with
+/// destructors (C++), that waits until the last of them ended, as after `dlclose`.
 ///
 /// Whoever still calls its functions or holds pointers into it afterwards is at fault, as
 /// after `dlclose`.
@@ -45,7 +59,12 @@ pub struct Module {
     ifuncs: Vec<PendingIfunc>,
     /// Request number and address of the GOT.
     got: (usize, u64),
+    life: Life,
+    exits: Option<ExitScope>,
     initialised: bool,
+    /// Modules whose symbols this one uses: they go after it.
+    pub(crate) uses: Vec<Arc<Module>>,
+    tls: Runtime,
 }
 
 impl Module {
@@ -55,6 +74,8 @@ impl Module {
         init: InitLists,
         ifuncs: Vec<PendingIfunc>,
         got: (usize, u64),
+        life: Life,
+        tls: Runtime,
     ) -> Self {
         Self {
             memory,
@@ -62,8 +83,59 @@ impl Module {
             init,
             ifuncs,
             got,
+            life,
+            exits: None,
             initialised: false,
+            uses: Vec::new(),
+            tls,
         }
+    }
+
+    /// The calling thread's copy of the thread-local variable `name`, if a global of that name
+    /// is defined and visible. The address is good as long as the thread and the module live.
+    #[must_use]
+    pub fn thread_local(&self, name: &str) -> Option<Export> {
+        let &(offset, size) = self.tls.variables.get(name)?;
+        self.tls.carrier.as_ref()?;
+        // SAFETY: the carrier is loaded and its block holds the variable.
+        let addr = unsafe { address_of(self.tls.module, offset) }?;
+        Some(Export {
+            addr,
+            size,
+            function: false,
+        })
+    }
+
+    /// The thread-local variable `name` for other links.
+    #[must_use]
+    pub fn thread_local_symbol(&self, name: &str) -> Option<ExternalSymbol> {
+        let &(addr, size) = self.tls.variables.get(name)?;
+        self.tls.carrier.as_ref()?;
+        let kind = ExternalKind::ModuleTls {
+            module: self.tls.module,
+            block: self.tls.block,
+        };
+        Some(ExternalSymbol { addr, size, kind })
+    }
+
+    /// Leaves all to the last pending destructor of a thread-local object, if there is one.
+    fn park(&mut self) -> bool {
+        let Some(registration) = &self.tls.destructors else {
+            return false;
+        };
+        let parking = registration.parking();
+        parking.park(|| Self {
+            memory: std::mem::take(&mut self.memory),
+            exports: HashMap::new(),
+            init: std::mem::take(&mut self.init),
+            ifuncs: Vec::new(),
+            got: self.got,
+            life: std::mem::take(&mut self.life),
+            exits: self.exits.take(),
+            initialised: std::mem::replace(&mut self.initialised, false),
+            tls: std::mem::take(&mut self.tls),
+            uses: std::mem::take(&mut self.uses),
+        })
     }
 
     /// The symbol `name`, if a global of that name is defined and visible.
@@ -98,7 +170,14 @@ impl Module {
         Some(unsafe { std::mem::transmute_copy::<usize, F>(&addr) })
     }
 
-    /// Fills the slots of ifuncs, then runs constructors; both are code of the objects.
+    /// Frame entries of the objects that could not be used: exceptions and backtraces stop there.
+    #[must_use]
+    pub fn frame_warnings(&self) -> &[FrameWarning] {
+        &self.life.frames.warnings
+    }
+
+    /// Tells the process's unwinder of the module, fills the slots of ifuncs, then runs
+    /// constructors; the resolvers of ifuncs and constructors are code of the objects.
     /// Constructors get `args` and the environment as glibc's would. Once only.
     ///
     /// # Errors
@@ -106,10 +185,12 @@ impl Module {
     ///
     /// # Safety
     /// Runs whatever the objects hold, in this thread.
-    pub(crate) unsafe fn initialise(&mut self, args: &Arguments) -> Result<(), PlaceError> {
+    pub unsafe fn initialise(&mut self, args: &Arguments) -> Result<(), PlaceError> {
         if std::mem::replace(&mut self.initialised, true) {
             return Ok(());
         }
+        self.life.frames.register();
+        self.exits = self.exit_scope();
         for ifunc in std::mem::take(&mut self.ifuncs) {
             // SAFETY: the caller runs the objects' code; the address is that of an
             // STT_GNU_IFUNC symbol, a function without arguments that returns an address.
@@ -163,6 +244,7 @@ impl Module {
         let main = main
             .expect("the caller checked that the entry is a function")
             .addr;
+        default_signals();
         let mut constructors = std::mem::take(&mut self.init.init);
         // SAFETY: the caller runs the objects' code.
         unsafe { self.initialise(args) }?;
@@ -181,25 +263,56 @@ impl Module {
         Ok(main(args.argc(), args.argv(), environment()))
     }
 
-    /// Runs destructors now; dropping the module will not run them again.
+    fn exit_scope(&self) -> Option<ExitScope> {
+        let code = self.memory.regions();
+        let code = code.filter(|region| region.kind == SectionKind::Code);
+        let code = code.map(|region| region.range).collect();
+        // A handle of 0 stands for the process itself.
+        (self.life.dso_handle != 0).then(|| ExitScope::new(code, self.life.dso_handle))
+    }
+
+    /// Runs what the module registered with `atexit` and `__cxa_atexit` (C++ static objects),
+    /// last first, then its destructor functions. Now; dropping the module will not run them again.
     ///
     /// # Safety
     /// Runs whatever the objects hold, in this thread.
     pub unsafe fn finish(&mut self) {
         if std::mem::replace(&mut self.initialised, false) {
+            if let Some(exits) = &self.exits {
+                // SAFETY: the caller runs the objects' code, and it is still mapped.
+                unsafe { exits.finalize() };
+            }
             for &addr in &self.init.fini {
                 // SAFETY: the caller runs the objects' code; the address stands in a fini array.
                 let destructor = unsafe { function_at::<extern "C" fn()>(addr) };
                 destructor();
             }
+            self.exits = None;
         }
     }
 }
 
 impl Drop for Module {
     fn drop(&mut self) {
+        if self.park() {
+            return;
+        }
         // SAFETY: whoever loaded the module agreed to run its code; it is still mapped.
         unsafe { self.finish() };
+        // Destructors of the module may have made thread-local objects.
+        self.park();
+        self.life.frames.withdraw();
+        // Before the memory goes: another module may get its address, and so its handle.
+        self.tls.destructors = None;
+    }
+}
+
+/// Undoes what Rust's runtime sets up before `main`: a C program expects SIGPIPE to end it, and
+/// faults to be nobody's but its own.
+fn default_signals() {
+    for signal in [libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: SIG_DFL is valid for these signals; the handlers it replaces are Rust's own.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 

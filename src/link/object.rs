@@ -14,10 +14,16 @@ use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym as _, Symbo
 use object::read::{SectionIndex, SymbolIndex};
 
 use super::error::LinkError;
+use super::header::{Header, check_header};
 
 pub(crate) type Rela = Rela64<LE>;
 pub(crate) type Symbol = Sym64<LE>;
-type Header = elf::FileHeader64<LE>;
+
+/// psABI, "Large sections": a common symbol of the medium model's large data.
+const SHN_X86_64_LCOMMON: elf::SymbolSection = elf::SymbolSection(0xff02);
+
+/// psABI, "Special Sections": the medium model's large data.
+const SHF_X86_64_LARGE: u64 = 0x1000_0000;
 
 /// An input section.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub(crate) struct Section<'d> {
     pub(crate) discarded: bool,
     /// Index among the link's placed sections.
     pub(crate) placed: Option<u32>,
+    /// Offset in the link's thread-local block, of a thread-local section.
+    pub(crate) tls_offset: u64,
 }
 
 impl Section<'_> {
@@ -47,12 +55,20 @@ impl Section<'_> {
     pub(crate) fn is_tls(&self) -> bool {
         self.flags & elf::SHF_TLS.0 != 0
     }
+    /// Marked as beyond the reach of 32-bit fields (psABI, medium model).
+    pub(crate) fn is_large(&self) -> bool {
+        self.flags & SHF_X86_64_LARGE != 0
+    }
     pub(crate) fn is_zero_fill(&self) -> bool {
         self.sh_type == elf::SHT_NOBITS.0
     }
     /// Whether the link gives it memory.
     pub(crate) fn is_loaded(&self) -> bool {
         self.is_alloc() && !self.discarded && !self.is_tls() && self.flags & elf::SHF_EXCLUDE.0 == 0
+    }
+    /// Whether it is part of the link's thread-local block.
+    pub(crate) fn is_thread_local(&self) -> bool {
+        self.is_tls() && self.is_alloc() && !self.discarded && self.flags & elf::SHF_EXCLUDE.0 == 0
     }
     /// The same section without contents, for passes over other bytes.
     pub(crate) fn shallow(&self) -> Self {
@@ -83,6 +99,8 @@ pub(crate) struct Object<'d> {
     table: SectionTable<'d, Header>,
     pub(crate) sections: Vec<Section<'d>>,
     pub(crate) groups: Vec<Group<'d>>,
+    /// Relocation sections and their targets, by target.
+    relocation_sections: Vec<(SectionIndex, SectionIndex)>,
     symbols: SymbolTable<'d, Header>,
     pub(crate) first_global: usize,
     /// Index in the link's table of globals, for each symbol from `first_global` on.
@@ -120,6 +138,7 @@ impl<'d> Object<'d> {
             table,
             sections: Vec::with_capacity(table.len()),
             groups: Vec::new(),
+            relocation_sections: Vec::new(),
             first_global: usize::try_from(first_global)
                 .unwrap_or(usize::MAX)
                 .min(symbols.len()),
@@ -144,7 +163,9 @@ impl<'d> Object<'d> {
             }
             self.sections.push(section);
         }
-        for (index, target) in relocation_sections {
+        // In input order for each target.
+        relocation_sections.sort_by_key(|(_, target): &(SectionIndex, SectionIndex)| target.0);
+        for &(index, target) in &relocation_sections {
             let Some(section) = self.sections.get(target.0) else {
                 return Err(self.fail(format!(
                     "relocation section #{} is for section #{}, of {}",
@@ -164,6 +185,7 @@ impl<'d> Object<'d> {
                 };
             }
         }
+        self.relocation_sections = relocation_sections;
         Ok(())
     }
 
@@ -213,6 +235,7 @@ impl<'d> Object<'d> {
             relas: Cow::Borrowed(&[]),
             discarded: false,
             placed: None,
+            tls_offset: 0,
         })
     }
 
@@ -296,14 +319,13 @@ impl<'d> Object<'d> {
     /// Relocations of a section that is not loaded, for dumps.
     pub(crate) fn relocations_of(&self, section: usize) -> Result<Vec<Rela>, LinkError> {
         let mut all = Vec::new();
-        for (index, header) in self.table.enumerate() {
-            let is_relocations = matches!(
-                header.sh_type(LE),
-                elf::SHT_RELA | elf::SHT_REL | elf::SHT_CREL
-            );
-            if is_relocations && header.info_link(LE).0 == section {
-                all.extend_from_slice(&self.relocations_in(index)?);
-            }
+        let list = &self.relocation_sections;
+        let first = list.partition_point(|(_, target)| target.0 < section);
+        for (index, _) in list[first..]
+            .iter()
+            .take_while(|(_, target)| target.0 == section)
+        {
+            all.extend_from_slice(&self.relocations_in(*index)?);
         }
         Ok(all)
     }
@@ -314,6 +336,12 @@ impl<'d> Object<'d> {
         let fail = |error: object::read::Error| {
             self.fail(format!("contents of section #{section}: {error}"))
         };
+        let header = self.table.section(SectionIndex(section)).map_err(fail)?;
+        let compressed = header.sh_flags(LE).0 & elf::SHF_COMPRESSED.0 != 0
+            || self.sections[section].name.starts_with(b".zdebug_");
+        if !compressed {
+            return header.data(LE, self.data).map(<[u8]>::to_vec).map_err(fail);
+        }
         let file = object::read::elf::ElfFile64::<LE>::parse(self.data).map_err(fail)?;
         let section = file.section_by_index(SectionIndex(section)).map_err(fail)?;
         section
@@ -348,6 +376,18 @@ impl<'d> Object<'d> {
             .map_err(|error| self.fail(format!("name of a symbol: {error}")))
     }
 
+    /// Whether a global `name` is defined here, and not as a common.
+    pub(crate) fn defines(&self, name: &[u8]) -> Result<bool, LinkError> {
+        for (index, symbol) in self.symbols().iter().enumerate().skip(self.first_global) {
+            let place = self.place_of(index, symbol)?;
+            let defined = matches!(place, SymbolPlace::Absolute | SymbolPlace::Section(_));
+            if defined && self.symbol_name(symbol)? == name {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The name to show: a section symbol shows its section.
     pub(crate) fn symbol_display(&self, index: usize) -> String {
         let Some(symbol) = self.symbols().get(index) else {
@@ -372,7 +412,7 @@ impl<'d> Object<'d> {
         match symbol.st_shndx(LE) {
             elf::SHN_UNDEF => Ok(SymbolPlace::Undefined),
             elf::SHN_ABS => Ok(SymbolPlace::Absolute),
-            elf::SHN_COMMON => Ok(SymbolPlace::Common),
+            elf::SHN_COMMON | SHN_X86_64_LCOMMON => Ok(SymbolPlace::Common),
             other => {
                 let section = self
                     .symbols
@@ -390,6 +430,12 @@ impl<'d> Object<'d> {
                 })
             }
         }
+    }
+
+    /// Whether the symbol stands in an executable section.
+    pub(crate) fn is_code(&self, index: usize, symbol: &Symbol) -> bool {
+        matches!(self.place_of(index, symbol), Ok(SymbolPlace::Section(section))
+            if self.sections[section].is_exec())
     }
 
     /// Refuses objects that hold a compiler's intermediate code and no machine code.
@@ -412,59 +458,5 @@ impl<'d> Object<'d> {
 
     fn fail(&self, reason: String) -> LinkError {
         LinkError::object(&self.name, reason)
-    }
-}
-
-/// Checks that `data` is a relocatable x86-64 ELF object, and says what else it is.
-fn check_header(data: &[u8]) -> Result<&Header, String> {
-    if data.starts_with(b"BC\xc0\xde") || data.starts_with(b"\xde\xc0\x17\x0b") {
-        return Err("is LLVM bitcode, not machine code; compile without -flto".to_owned());
-    }
-    if !data.starts_with(b"\x7fELF") {
-        let head: Vec<String> = data
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        return Err(format!(
-            "is not an ELF file ({} bytes, begins with [{}]); give relocatable objects (.o), archives (.a) or C sources (.c)",
-            data.len(),
-            head.join(" ")
-        ));
-    }
-    match (data.get(4), data.get(5)) {
-        (Some(2), Some(1)) => {}
-        (Some(class), Some(order)) => {
-            return Err(format!(
-                "is ELF of class {class} and byte order {order}; x86-64 needs class 2 (64-bit) and order 1 (little-endian)"
-            ));
-        }
-        _ => {
-            return Err(format!(
-                "ends after {} bytes, inside the ELF header",
-                data.len()
-            ));
-        }
-    }
-    let header = Header::parse(data)
-        .map_err(|error| format!("{error} ({} bytes); is the file truncated?", data.len()))?;
-    if header.e_machine(LE) != elf::EM_X86_64 {
-        return Err(format!(
-            "is for machine {} (e_machine); only x86-64 ({}) can be loaded",
-            header.e_machine(LE).0,
-            elf::EM_X86_64.0
-        ));
-    }
-    match header.e_type(LE) {
-        elf::ET_REL => Ok(header),
-        elf::ET_DYN => Err(
-            "is a shared library or position-independent executable; give libraries with -l"
-                .to_owned(),
-        ),
-        elf::ET_EXEC => Err("is a linked executable; give relocatable objects (.o)".to_owned()),
-        other => Err(format!(
-            "is ELF of type {}, not a relocatable object (1)",
-            other.0
-        )),
     }
 }

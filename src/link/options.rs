@@ -1,5 +1,7 @@
 //! What a link is asked to do.
 
+use crate::place::CodeModel;
+
 /// Which relaxations rewrite instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Relax {
@@ -112,6 +114,8 @@ pub fn parse_addr(text: &str) -> Result<u64, String> {
 /// Options of a link.
 #[derive(Clone, Debug, Default)]
 pub struct LinkOptions {
+    /// Code model of the objects.
+    pub model: CodeModel,
     /// Relaxations.
     pub relax: Relax,
     /// Far data.
@@ -124,6 +128,9 @@ pub struct LinkOptions {
     pub base: Option<u64>,
     /// Sections at given addresses.
     pub pins: Vec<Pin>,
+    /// Lay thread-local storage out as a static program's instead of asking this process's
+    /// dynamic linker. What is linked so is to be looked at, not run. Dry runs always do.
+    pub synthetic_tls: bool,
     /// Keep a row a relocation for the report.
     pub record: bool,
 }

@@ -9,8 +9,17 @@ pub enum ExternalKind {
     Function,
     /// A variable or a constant.
     Data,
-    /// Thread-local: `addr` is its offset in the definer's block.
+    /// Thread-local: `addr` is its offset in the definer's block, and the dynamic linker
+    /// knows it by name.
     Tls,
+    /// Thread-local of a module that low2g loaded: `addr` is its offset in the block.
+    ModuleTls {
+        /// The block's module number.
+        module: u64,
+        /// Offset of the block from the thread pointer, two's complement, if that is one for
+        /// all threads.
+        block: Option<u64>,
+    },
     /// Not known (a user's definition): calls take stubs, instructions take islands.
     Unknown,
 }
@@ -31,6 +40,12 @@ pub trait SymbolResolver: fmt::Debug {
     /// The symbol `name`, or `None` to let the next resolver answer.
     /// A name may carry a version: `memcpy@GLIBC_2.2.5`.
     fn resolve(&self, name: &str) -> Option<ExternalSymbol>;
+
+    /// As `resolve`, for a name that objects use as a thread-local variable. Whoever answers
+    /// must not touch the variable: a dynamic linker fixes a block's kind at its first use.
+    fn resolve_thread_local(&self, name: &str) -> Option<ExternalSymbol> {
+        self.resolve(name)
+    }
 }
 
 /// Definitions that a user gives by name, looked up before the process.
@@ -78,5 +93,11 @@ impl SymbolResolver for Chain<'_> {
         self.resolvers
             .iter()
             .find_map(|resolver| resolver.resolve(name))
+    }
+
+    fn resolve_thread_local(&self, name: &str) -> Option<ExternalSymbol> {
+        self.resolvers
+            .iter()
+            .find_map(|resolver| resolver.resolve_thread_local(name))
     }
 }

@@ -46,6 +46,8 @@ pub(crate) enum Definition {
 pub(crate) enum LinkerSymbol {
     /// `_GLOBAL_OFFSET_TABLE_`
     GlobalOffsetTable,
+    /// `_TLS_MODULE_BASE_`: the start of the thread-local block.
+    TlsModuleBase,
     /// `__dso_handle`: an address that is this module's alone.
     DsoHandle,
     /// `__start_NAME`, by index of the cluster of sections of that name.
@@ -64,6 +66,8 @@ pub(crate) struct Global<'d> {
     pub(crate) unique: bool,
     /// Some object needs it (a strong undefined reference).
     pub(crate) needed: bool,
+    /// Some object says that it is thread-local.
+    pub(crate) thread_local: bool,
     /// Most constraining `STV_*` seen.
     pub(crate) visibility: u8,
 }
@@ -90,6 +94,7 @@ impl<'d> Symbols<'d> {
                 weak: false,
                 unique: false,
                 needed: false,
+                thread_local: false,
                 visibility: 0,
             });
             id
@@ -158,6 +163,7 @@ impl<'d> Symbols<'d> {
             }
             let global = &mut self.list[to_index(id)];
             global.visibility = stricter(global.visibility, symbol.st_visibility().0);
+            global.thread_local |= symbol.st_type() == elf::STT_TLS;
             let weak = symbol.st_bind() == elf::STB_WEAK;
             let symbol_number = u32::try_from(index).expect("fewer than 2^32 symbols in a file");
             match place {
@@ -166,7 +172,11 @@ impl<'d> Symbols<'d> {
                         self.need(id);
                     }
                 }
-                SymbolPlace::Common => merge_common(global, number, symbol_number, symbol),
+                SymbolPlace::Common => {
+                    merge_common(global, number, symbol_number, symbol);
+                    // An archive's definition takes a common's place (as in GNU ld and lld).
+                    self.pending.push(id);
+                }
                 SymbolPlace::Absolute | SymbolPlace::Section(_) => {
                     let unique = symbol.st_bind() == elf::STB_GNU_UNIQUE;
                     match rank(global).cmp(&if weak { 1 } else { 3 }) {

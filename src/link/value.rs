@@ -60,6 +60,8 @@ pub(crate) struct Addresses<'a> {
     pub(crate) commons: &'a hashbrown::HashMap<u32, u64>,
     /// First and last address of `__start_`/`__stop_` clusters.
     pub(crate) clusters: &'a [(u64, u64)],
+    /// Offsets of thread-local commons in the thread-local block, by global.
+    pub(crate) tls_commons: &'a hashbrown::HashMap<u32, u64>,
     /// What `__dso_handle` stands for.
     pub(crate) dso_handle: u64,
 }
@@ -73,6 +75,17 @@ fn type_flags(symbol: &Symbol) -> u16 {
     }
 }
 
+/// A thread-local symbol that no thread-local section holds.
+fn misplaced(object: &Object<'_>, index: usize, place: &str) -> LinkError {
+    LinkError::object(
+        &object.name,
+        format!(
+            "symbol {} is thread-local (STT_TLS) and defined in {place}, which is not (SHF_TLS); the object is inconsistent, compile it anew",
+            object.symbol_display(index)
+        ),
+    )
+}
+
 /// The value of a definition in `object`.
 fn defined(
     object: &Object<'_>,
@@ -83,6 +96,16 @@ fn defined(
     let flags = type_flags(symbol);
     let offset = symbol.st_value(LE);
     Ok(match object.place_of(index, symbol)? {
+        SymbolPlace::Section(section) if flags & TLS != 0 && !object.sections[section].is_tls() => {
+            return Err(misplaced(
+                object,
+                index,
+                &object.sections[section].display_name(),
+            ));
+        }
+        SymbolPlace::Absolute if flags & TLS != 0 => {
+            return Err(misplaced(object, index, "SHN_ABS"));
+        }
         SymbolPlace::Absolute => Value::new(offset, flags | ABSOLUTE),
         SymbolPlace::Section(section) => {
             let section = &object.sections[section];
@@ -92,7 +115,9 @@ fn defined(
                     flags,
                 ),
                 None if section.discarded => Value::new(0, flags | DISCARDED),
-                None if section.is_tls() => Value::new(offset, TLS),
+                None if section.is_thread_local() => {
+                    Value::new(section.tls_offset.wrapping_add(offset), TLS)
+                }
                 // Not loaded (debug information): such sections start at 0.
                 None => Value::new(offset, flags),
             }
@@ -115,16 +140,17 @@ pub(crate) fn globals(
                 let (object, index) = (&objects[to_index(object)], to_index(symbol));
                 defined(object, index, object.symbol(index)?, addresses)?
             }
-            Definition::Common { .. } => {
-                Value::new(addresses.commons.get(&id).copied().unwrap_or(0), 0)
-            }
+            Definition::Common { .. } => match addresses.tls_commons.get(&id) {
+                Some(&offset) => Value::new(offset, TLS),
+                None => Value::new(addresses.commons.get(&id).copied().unwrap_or(0), 0),
+            },
             Definition::External(external) => Value::new(
                 external.addr,
                 EXTERNAL
                     | match external.kind {
                         ExternalKind::Function => FUNCTION,
                         ExternalKind::Data => DATA,
-                        ExternalKind::Tls => TLS,
+                        ExternalKind::Tls | ExternalKind::ModuleTls { .. } => TLS,
                         ExternalKind::Unknown => 0,
                     },
             ),
@@ -140,6 +166,7 @@ fn linker_value(which: super::symbols::LinkerSymbol, addresses: &Addresses<'_>) 
     use super::symbols::LinkerSymbol as L;
     match which {
         L::GlobalOffsetTable => Value::new(0, GOT_SYMBOL),
+        L::TlsModuleBase => Value::new(0, TLS),
         L::DsoHandle => Value::new(addresses.dso_handle, 0),
         L::Start(cluster) => Value::new(addresses.clusters[to_index(cluster)].0, 0),
         L::Stop(cluster) => Value::new(addresses.clusters[to_index(cluster)].1, 0),
@@ -156,12 +183,7 @@ pub(crate) fn of_object(
     out.clear();
     let symbols = object.symbols();
     for (index, symbol) in symbols.iter().enumerate().take(object.first_global) {
-        // Symbol 0 stands for "no symbol": its value is 0.
-        out.push(if index == 0 {
-            Value::new(0, ABSOLUTE)
-        } else {
-            defined(object, index, symbol, addresses)?
-        });
+        out.push(defined(object, index, symbol, addresses)?);
     }
     for (index, &id) in object.globals.iter().enumerate() {
         out.push(if id == NO_GLOBAL {
@@ -170,6 +192,11 @@ pub(crate) fn of_object(
         } else {
             globals[to_index(id)]
         });
+    }
+    // Symbol 0 stands for "no symbol" and is 0, also where the object has no symbol table.
+    match out.first_mut() {
+        Some(null) => *null = Value::new(0, ABSOLUTE),
+        None => out.push(Value::new(0, ABSOLUTE)),
     }
     Ok(())
 }

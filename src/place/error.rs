@@ -78,6 +78,30 @@ pub enum PlaceError {
         /// Bytes.
         size: u64,
     },
+    /// Code with two views came out of reach of the rest.
+    #[error(
+        "this process may not make written memory executable (PR_SET_MDWE or a policy), and the two views it must use lie at {addr:#x}, outside of {span}; use the default reach"
+    )]
+    Views {
+        /// Index of a request in the region.
+        index: usize,
+        /// Where the executable view is.
+        addr: u64,
+        /// Where the placement lies.
+        span: AddrRange,
+    },
+    /// Contents that a dry run would have to keep are too big.
+    #[error(
+        "{size} bytes are more than the {limit} that a dry run keeps in a buffer; link for real"
+    )]
+    NoBuffer {
+        /// Index of a request in the region.
+        index: usize,
+        /// Bytes of the region.
+        size: u64,
+        /// Most bytes that are kept.
+        limit: u64,
+    },
     /// Access of placed memory could not be changed.
     #[error("{source}")]
     Protect {
@@ -96,7 +120,9 @@ impl PlaceError {
             | Self::Overlap { index, .. }
             | Self::SharedPage { index, .. }
             | Self::Misaligned { index, .. }
-            | Self::TooBig { index, .. } => Some(*index),
+            | Self::TooBig { index, .. }
+            | Self::NoBuffer { index, .. }
+            | Self::Views { index, .. } => Some(*index),
             Self::Protect { .. } => None,
         }
     }

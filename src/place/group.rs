@@ -23,6 +23,8 @@ pub(super) struct Group {
     /// Nothing in it has bytes.
     pub(super) zero_fill: bool,
     pub(super) arena: bool,
+    /// Need not lie near the other regions.
+    pub(super) anywhere: bool,
     /// Request index and offset in bytes.
     pub(super) members: Vec<(usize, u64)>,
 }
@@ -35,6 +37,7 @@ impl Group {
             align: 1,
             zero_fill: true,
             arena,
+            anywhere: false,
             members: Vec::new(),
         }
     }
@@ -64,8 +67,9 @@ pub(super) fn groups(requests: &[SectionRequest], page: u64) -> Result<Vec<Group
             SectionKind::ReadOnly => 1,
             SectionKind::Data => 2,
         };
-        if request.size >= LARGE || request.align > page {
+        if request.size >= LARGE || request.align > page || request.anywhere {
             let mut group = Group::new(request.kind, false);
+            group.anywhere = request.anywhere;
             group.push(index, request).ok_or(index)?;
             closed.push(group);
             continue;

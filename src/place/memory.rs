@@ -3,15 +3,19 @@
 //! Invariants: regions never overlap; a slot's bytes lie inside its region; all
 //! regions are writable until `finalize`, which gives each its kind's access.
 
-use low2g_platform::{AddrRange, Protection, align_up, to_usize};
+use low2g_platform::{AddrRange, align_up, to_usize};
 
-use crate::alloc::{Certificate, Kind, MapRequest, Mapping, Placement, Reach};
+use crate::alloc::{Certificate, CodeBlock, Mapping, Placement, PublishedCode};
 
-use super::dry::{self, DrySpace};
+use crate::alloc::reach::HARD_FLOOR;
+
+use super::dry::DrySpace;
 use super::error::PlaceError;
+use super::finalized::Finalized;
 use super::fixed;
 use super::group::{self, Group};
 use super::request::{Placer, SectionKind, SectionRequest};
+use super::take::{Wish, may_become_code};
 
 /// Page size that dry runs lay out for.
 const DRY_PAGE: u64 = 4096;
@@ -30,17 +34,20 @@ pub struct Slot {
 }
 
 #[derive(Debug)]
-enum Bytes {
+pub(super) enum Bytes {
     Mapped(Mapping),
+    /// Code where writable memory may not become executable: two views, not yet published.
+    Writing(CodeBlock),
+    Published(PublishedCode),
     Buffer(Vec<u8>),
     /// A dry run's zero pages.
     Untouched,
 }
 
 #[derive(Debug)]
-struct Region {
-    info: RegionInfo,
-    bytes: Bytes,
+pub(super) struct Region {
+    pub(super) info: RegionInfo,
+    pub(super) bytes: Bytes,
 }
 
 /// A region: whole pages of one access.
@@ -128,6 +135,24 @@ impl InFlight {
         Ok(span)
     }
 
+    /// All user addresses.
+    fn everywhere(&self, index: usize) -> Result<AddrRange, PlaceError> {
+        match &self.placer {
+            // A dry run has no process: the 47 bits that Linux gives user space.
+            Placer::DryRun { .. } => {
+                Ok(AddrRange::new(HARD_FLOOR, 1 << 47).expect("a floor below 47 bits"))
+            }
+            Placer::Mapped { allocator, .. } => {
+                let config = allocator.platform().config();
+                AddrRange::new(HARD_FLOOR, config.user_end).ok_or(PlaceError::TooBig {
+                    index,
+                    at: HARD_FLOOR,
+                    size: config.user_end,
+                })
+            }
+        }
+    }
+
     /// Places more sections; their indices follow those already placed.
     ///
     /// # Errors
@@ -176,6 +201,7 @@ impl InFlight {
                 align: 1,
                 zero_fill: run.zero_fill,
                 arena: run.members.len() > 1,
+                anywhere: false,
                 members: run.members,
             };
             self.add_region(group, Some(run.range), index, first, page)?;
@@ -229,56 +255,37 @@ impl InFlight {
                 size: group.size,
             })?,
         };
-        let span = self.span(index)?;
-        let (range, certificate, mut bytes) = match self.placer.clone() {
+        let span = if group.anywhere {
+            self.everywhere(index)?
+        } else {
+            self.span(index)?
+        };
+        let wish = Wish {
+            size,
+            align: group.align.max(page),
+            at,
+            span,
+            index,
+        };
+        let (range, certificate, mut bytes) = match &self.placer {
+            Placer::Mapped { allocator, .. }
+                if group.kind == SectionKind::Code
+                    && at.is_none()
+                    && !may_become_code(allocator) =>
+            {
+                wish.two_views(allocator)?
+            }
             Placer::Mapped {
                 allocator,
                 reach,
                 min_entropy,
             } => {
-                let request = MapRequest {
-                    size,
-                    align: group.align.max(page),
-                    // Given addresses are the caller's business; drawn ones share the span.
-                    reach: match at {
-                        Some(_) => reach,
-                        None => Some(Reach::Range(span)),
-                    },
-                    at: at.map(AddrRange::start),
-                    min_entropy,
-                    protection: Protection::ReadWrite,
-                    kind: if group.arena {
-                        Kind::Arena
-                    } else {
-                        Kind::Section
-                    },
-                    label: label(group.kind).to_owned(),
-                };
-                let mut mapping = allocator
-                    .map(&request)
-                    .map_err(|source| PlaceError::Section { index, source })?;
-                if !group.zero_fill {
-                    // One call instead of a fault a page. It is advice: without it, pages come at first touch.
-                    let _ = mapping.populate();
-                }
-                (
-                    mapping.range(),
-                    mapping.certificate(),
-                    Bytes::Mapped(mapping),
-                )
+                let reach = reach.clone().filter(|_| at.is_some());
+                wish.private(allocator, reach, *min_entropy, &group)?
             }
             Placer::DryRun { .. } => {
                 let dry = self.dry.as_mut().expect("made for dry runs by `new`");
-                let (range, certificate) = match at {
-                    Some(range) => (dry.take_exactly(index, range)?, dry::fixed_certificate()),
-                    None => dry.draw(index, size, group.align.max(page), span)?,
-                };
-                let bytes = if group.zero_fill {
-                    Bytes::Untouched
-                } else {
-                    Bytes::Buffer(vec![0; to_usize(range.len())])
-                };
-                (range, certificate, bytes)
+                wish.buffer(dry, group.zero_fill)?
             }
         };
         if group.kind == SectionKind::Code {
@@ -331,8 +338,9 @@ impl InFlight {
                 .working_mem()
                 .and_then(|bytes| bytes.get_mut(range))
                 .unwrap_or_default(),
+            Bytes::Writing(code) => code.working_mem().get_mut(range).unwrap_or_default(),
             Bytes::Buffer(buffer) => &mut buffer[range],
-            Bytes::Untouched => &mut [],
+            Bytes::Untouched | Bytes::Published(_) => &mut [],
         }
     }
 
@@ -352,97 +360,41 @@ impl InFlight {
 }
 
 impl Region {
-    fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
-        if let Bytes::Mapped(mapping) = &mut self.bytes
-            && kind != SectionKind::Data
-        {
-            mapping
-                .protect(self.info.range, kind.protection())
-                .map_err(|source| PlaceError::Protect { source })?;
-        }
-        self.info.kind = kind;
-        Ok(())
-    }
-}
-
-/// Placed sections with their final access. Dropping it unmaps them.
-#[derive(Debug)]
-pub struct Finalized {
-    regions: Vec<Region>,
-    slots: Vec<Slot>,
-}
-
-impl Finalized {
-    /// All regions.
-    pub fn regions(&self) -> impl Iterator<Item = &RegionInfo> {
-        self.regions.iter().map(|region| &region.info)
-    }
-
-    /// Address, size and region of section `index`.
-    ///
-    /// # Panics
-    /// If there is no such section.
-    #[must_use]
-    pub fn slot(&self, index: usize) -> Slot {
-        self.slots[index]
-    }
-
-    /// The region of section `index`; `None` for a section without bytes.
-    #[must_use]
-    pub fn region_of(&self, index: usize) -> Option<&RegionInfo> {
-        Some(&self.regions[self.slots.get(index)?.region?].info)
-    }
-
-    /// The bytes of section `index` if its region is still writable, for the link's own slots.
-    pub(crate) fn data_mem(&mut self, index: usize) -> Option<&mut [u8]> {
-        let slot = *self.slots.get(index)?;
-        let region = self.regions.get_mut(slot.region?)?;
-        let start = to_usize(slot.addr - region.info.range.start());
-        let range = start..start + to_usize(slot.size);
-        match &mut region.bytes {
-            Bytes::Mapped(mapping) => mapping.working_mem()?.get_mut(range),
-            Bytes::Buffer(buffer) => buffer.get_mut(range),
-            Bytes::Untouched => None,
-        }
-    }
-
-    /// Takes write access from the (data) region of section `index`, for good.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn make_read_only(&mut self, index: usize) -> Result<(), PlaceError> {
-        match self.slots[index].region {
-            Some(number) => self.regions[number].set_access(SectionKind::ReadOnly),
-            None => Ok(()),
-        }
-    }
-
-    /// Copies out `range`, as the process sees it now; `None` if no region holds all of it.
-    /// A zero-fill region of a dry run reads as zeros.
-    #[must_use]
-    pub fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
-        let region = self
-            .regions
-            .iter()
-            .find(|region| region.info.range.encloses(range))?;
-        match &region.bytes {
+    /// Copies out `range`, which lies inside.
+    pub(super) fn read(&self, range: AddrRange) -> Option<Vec<u8>> {
+        match &self.bytes {
             Bytes::Mapped(mapping) => mapping.read(range),
             Bytes::Buffer(buffer) => {
-                let start = to_usize(range.start() - region.info.range.start());
+                let start = to_usize(range.start() - self.info.range.start());
                 buffer
                     .get(start..start + to_usize(range.len()))
                     .map(<[u8]>::to_vec)
             }
+            Bytes::Published(code) => {
+                let start = to_usize(range.start() - self.info.range.start());
+                code.read()
+                    .get(start..start + to_usize(range.len()))
+                    .map(<[u8]>::to_vec)
+            }
+            Bytes::Writing(_) => None,
             Bytes::Untouched => Some(vec![0; to_usize(range.len())]),
         }
     }
-}
 
-const fn label(kind: SectionKind) -> &'static str {
-    match kind {
-        SectionKind::Code => "code sections",
-        SectionKind::ReadOnly => "read-only sections",
-        SectionKind::Data => "data sections",
+    pub(super) fn set_access(&mut self, kind: SectionKind) -> Result<(), PlaceError> {
+        let refused = |source| PlaceError::Protect { source };
+        self.bytes = match std::mem::replace(&mut self.bytes, Bytes::Untouched) {
+            Bytes::Mapped(mut mapping) if kind != SectionKind::Data => {
+                mapping
+                    .protect(self.info.range, kind.protection())
+                    .map_err(refused)?;
+                Bytes::Mapped(mapping)
+            }
+            Bytes::Writing(code) => Bytes::Published(code.publish().map_err(refused)?),
+            other => other,
+        };
+        self.info.kind = kind;
+        Ok(())
     }
 }
 
@@ -451,7 +403,8 @@ fn fill_gaps(bytes: &mut Bytes, group: &Group, slots: &[Slot]) {
     let memory: &mut [u8] = match bytes {
         Bytes::Mapped(mapping) => mapping.working_mem().unwrap_or_default(),
         Bytes::Buffer(buffer) => buffer,
-        Bytes::Untouched => return,
+        Bytes::Writing(code) => code.working_mem(),
+        Bytes::Untouched | Bytes::Published(_) => return,
     };
     let mut end = 0;
     for &(member, offset) in &group.members {

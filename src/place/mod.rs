@@ -15,11 +15,14 @@
 
 mod dry;
 mod error;
+mod finalized;
 mod fixed;
 mod group;
 mod memory;
 mod request;
+mod take;
 
 pub use error::PlaceError;
-pub use memory::{Finalized, InFlight, RegionInfo, Slot};
+pub use finalized::Finalized;
+pub use memory::{InFlight, RegionInfo, Slot};
 pub use request::{CodeModel, Placer, SectionKind, SectionRequest};

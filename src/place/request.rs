@@ -72,6 +72,8 @@ pub struct SectionRequest {
     pub align: u64,
     /// No bytes to copy: stays untouched zero pages.
     pub zero_fill: bool,
+    /// Need not lie within reach of the others (`SHF_X86_64_LARGE` under the medium model).
+    pub anywhere: bool,
     /// Exactly this address instead of a drawn one.
     pub at: Option<u64>,
 }

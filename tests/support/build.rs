@@ -5,7 +5,7 @@
 //! file lock keeps two processes from making the same thing at once; the result appears by a
 //! rename, so that nobody sees half of it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -68,6 +68,11 @@ pub(crate) fn cc() -> OsString {
 
 /// Compiles one C or assembly source; the object is called after it.
 pub(crate) fn object(source: &Path, flags: &[String]) -> PathBuf {
+    object_by(&cc(), source, flags)
+}
+
+/// Compiles one source with a compiler of the test's choice.
+pub(crate) fn object_by(compiler: &OsStr, source: &Path, flags: &[String]) -> PathBuf {
     let stem = source
         .file_stem()
         .expect("a source has a name")
@@ -76,10 +81,10 @@ pub(crate) fn object(source: &Path, flags: &[String]) -> PathBuf {
     let all_flags = flags.join("\0");
     once(
         &format!("{stem}.o"),
-        &[cc().as_encoded_bytes(), all_flags.as_bytes(), &contents],
+        &[compiler.as_encoded_bytes(), all_flags.as_bytes(), &contents],
         |out| {
             succeed(
-                Command::new(cc())
+                Command::new(compiler)
                     .args(flags)
                     .arg("-c")
                     .arg(source)

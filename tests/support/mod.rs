@@ -40,11 +40,11 @@ pub(crate) fn input(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The seed of this run: `LOW2G_TEST_SEED`, or one drawn from the clock. Printed, so that a
+/// The seed of this run: `LOW2G_SEED`, or one drawn from the clock. Printed, so that a
 /// failure shows how to repeat it.
 pub(crate) fn seed() -> u64 {
-    let seed = match std::env::var("LOW2G_TEST_SEED") {
-        Ok(text) => text.parse().expect("LOW2G_TEST_SEED is a decimal number"),
+    let seed = match std::env::var("LOW2G_SEED") {
+        Ok(text) => text.parse().expect("LOW2G_SEED is a decimal number"),
         Err(_) => u64::from(
             std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
@@ -52,6 +52,6 @@ pub(crate) fn seed() -> u64 {
                 .subsec_nanos(),
         ),
     };
-    eprintln!("seed {seed} (set LOW2G_TEST_SEED to repeat)");
+    eprintln!("seed {seed} (set LOW2G_SEED to repeat)");
     seed
 }

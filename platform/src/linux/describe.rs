@@ -23,7 +23,7 @@ impl<S: Syscalls> LinuxPlatform<S> {
                 continue;
             };
             let (holder, name) = if anchor == Some(whole) {
-                (Holder::Mapping, ANCHOR_NAME.to_owned())
+                (Holder::System, ANCHOR_NAME.to_owned())
             } else {
                 (holder_of(&line.name, &executable), line.name)
             };

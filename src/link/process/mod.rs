@@ -4,13 +4,17 @@
 //! dynamic symbol tables (`tables`), because an ifunc's resolved address names nothing.
 //! Libraries that defined a symbol must stay loaded as long as what was linked to it.
 
+mod constant;
 mod tables;
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_void};
 
 use parking_lot::Mutex;
 
+use super::exits::exit_function;
 use super::resolve::{ExternalKind, ExternalSymbol, SymbolResolver};
+use super::tls::destructors;
+pub(crate) use constant::constant_bytes;
 use tables::{Found, Tables};
 
 /// A library that the dynamic linker would not open.
@@ -51,7 +55,7 @@ impl ProcessSymbols {
     }
 
     /// Supplies `atexit`, `at_quick_exit` and `pthread_atfork`, which glibc keeps in a static
-    /// library. Handlers then belong to the process: what was linked must never be unloaded.
+    /// library. Handlers belong to the module that registers them, and run at its unload.
     #[must_use]
     pub fn with_exit_functions(mut self) -> Self {
         self.exit_functions = true;
@@ -123,14 +127,29 @@ impl SymbolResolver for ProcessSymbols {
             Some((base, version)) => (base, Some(version.trim_start_matches('@'))),
             None => (name, None),
         };
+        if version.is_none()
+            && !self.libraries_only
+            && destructors::NAMES.contains(&base)
+            && let Some(addr) = destructors::address()
+        {
+            return Some(ExternalSymbol {
+                addr,
+                size: 0,
+                kind: ExternalKind::Function,
+            });
+        }
         let name = CString::new(base).ok()?;
         let version = match version {
             Some(version) => Some(CString::new(version).ok()?),
             None => None,
         };
-        let Some(addr) = self.address(&name, version.as_deref()) else {
-            return self.exit_functions.then(|| exit_function(base)).flatten();
-        };
+        if self.exit_functions
+            && version.is_none()
+            && let Some(function) = exit_function(base)
+        {
+            return Some(function);
+        }
+        let addr = self.address(&name, version.as_deref())?;
         let found = self.describe(base.as_bytes(), addr);
         Some(ExternalSymbol {
             addr,
@@ -138,10 +157,32 @@ impl SymbolResolver for ProcessSymbols {
             kind: found.kind,
         })
     }
+
+    /// From the tables alone: asking `dlsym` would make the calling thread's copy, and a
+    /// block that a thread has a copy of can no longer become static.
+    fn resolve_thread_local(&self, name: &str) -> Option<ExternalSymbol> {
+        if self.libraries_only || name.contains('@') {
+            return self.resolve(name);
+        }
+        let mut tables = self.tables.lock();
+        let known = tables.get_or_insert_with(Tables::of_process);
+        if known.find_thread_local(name.as_bytes()).is_none() && known.is_stale() {
+            *known = Tables::of_process();
+        }
+        let Some((offset, size)) = known.find_thread_local(name.as_bytes()) else {
+            drop(tables);
+            return self.resolve(name);
+        };
+        Some(ExternalSymbol {
+            addr: offset,
+            size,
+            kind: ExternalKind::Tls,
+        })
+    }
 }
 
 /// What the dynamic linker last complained of.
-fn last_error() -> String {
+pub(crate) fn last_error() -> String {
     // SAFETY: dlerror has no precondition.
     let text = unsafe { libc::dlerror() };
     if text.is_null() {
@@ -150,56 +191,4 @@ fn last_error() -> String {
     // SAFETY: dlerror's string ends in NUL and lives until this thread's next dl* call.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_string_lossy().into_owned()
-}
-
-unsafe extern "C" {
-    fn __cxa_atexit(
-        function: unsafe extern "C" fn(*mut c_void),
-        argument: *mut c_void,
-        dso: *mut c_void,
-    ) -> c_int;
-    fn __cxa_at_quick_exit(function: unsafe extern "C" fn(*mut c_void), dso: *mut c_void) -> c_int;
-    fn __register_atfork(
-        prepare: Option<unsafe extern "C" fn()>,
-        parent: Option<unsafe extern "C" fn()>,
-        child: Option<unsafe extern "C" fn()>,
-        dso: *mut c_void,
-    ) -> c_int;
-}
-
-/// `atexit` of C: the handler ignores the argument that it gets.
-unsafe extern "C" fn atexit(function: unsafe extern "C" fn(*mut c_void)) -> c_int {
-    let null = std::ptr::null_mut();
-    // SAFETY: the C caller vouches for the function; no module to unload is bound (null).
-    unsafe { __cxa_atexit(function, null, null) }
-}
-
-/// `at_quick_exit` of C11.
-unsafe extern "C" fn at_quick_exit(function: unsafe extern "C" fn(*mut c_void)) -> c_int {
-    // SAFETY: as in `atexit`.
-    unsafe { __cxa_at_quick_exit(function, std::ptr::null_mut()) }
-}
-
-/// `pthread_atfork` of POSIX.
-unsafe extern "C" fn pthread_atfork(
-    prepare: Option<unsafe extern "C" fn()>,
-    parent: Option<unsafe extern "C" fn()>,
-    child: Option<unsafe extern "C" fn()>,
-) -> c_int {
-    // SAFETY: the C caller vouches for the functions; no module to unload is bound (null).
-    unsafe { __register_atfork(prepare, parent, child, std::ptr::null_mut()) }
-}
-
-fn exit_function(name: &str) -> Option<ExternalSymbol> {
-    let addr = match name {
-        "atexit" => (atexit as *const ()).addr(),
-        "at_quick_exit" => (at_quick_exit as *const ()).addr(),
-        "pthread_atfork" => (pthread_atfork as *const ()).addr(),
-        _ => return None,
-    };
-    Some(ExternalSymbol {
-        addr: low2g_platform::to_u64(addr),
-        size: 0,
-        kind: ExternalKind::Function,
-    })
 }

@@ -93,6 +93,23 @@ impl Tables {
         })
     }
 
+    /// Offset in its definer's block, and size, of the thread-local variable `name`.
+    pub(super) fn find_thread_local(&self, name: &[u8]) -> Option<(u64, u64)> {
+        let hash = gnu_hash(name);
+        let mut with_hash = self.libraries.iter().filter(|library| library.hash != 0);
+        with_hash.find_map(|library| {
+            let mut offset = 0;
+            let found = library.each(name, hash, &mut |symbol| {
+                offset = symbol.value;
+                (symbol.info & 15 == STT_TLS).then_some(Found {
+                    kind: ExternalKind::Tls,
+                    size: symbol.size,
+                })
+            })?;
+            Some((offset, found.size))
+        })
+    }
+
     /// For an address that no table names: code is a function.
     pub(super) fn guess(&self, addr: u64) -> Found {
         let mut code = self.libraries.iter().flat_map(|library| &library.code);

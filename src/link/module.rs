@@ -14,6 +14,7 @@ use crate::place::{Finalized, PlaceError, SectionKind};
 
 use super::exits::ExitScope;
 use super::init::InitLists;
+use super::resolve::{ExternalKind, ExternalSymbol};
 use super::tls::{Runtime, address_of};
 use super::unwind::{FrameWarning, Frames};
 
@@ -103,6 +104,18 @@ impl Module {
             size,
             function: false,
         })
+    }
+
+    /// The thread-local variable `name` for other links.
+    #[must_use]
+    pub fn thread_local_symbol(&self, name: &str) -> Option<ExternalSymbol> {
+        let &(addr, size) = self.tls.variables.get(name)?;
+        self.tls.carrier.as_ref()?;
+        let kind = ExternalKind::ModuleTls {
+            module: self.tls.module,
+            block: self.tls.block,
+        };
+        Some(ExternalSymbol { addr, size, kind })
     }
 
     /// Leaves all to the last pending destructor of a thread-local object, if there is one.

@@ -98,6 +98,16 @@ impl Session {
         self.define(name, addr, size, ExternalKind::Data);
     }
 
+    /// Lets links to come use the thread-local variable `name` of `module`: one copy a thread,
+    /// for all who use it. Returns `false` if the module has no such variable. `module` must
+    /// be loaded as long as what was linked so, as with any symbol.
+    pub fn define_thread_local(&mut self, name: &str, module: &Module) -> bool {
+        let symbol = module.thread_local_symbol(name);
+        symbol
+            .map(|symbol| self.definitions.insert(name, symbol))
+            .is_some()
+    }
+
     fn define(&mut self, name: impl Into<String>, addr: *const (), size: u64, kind: ExternalKind) {
         let addr = low2g_platform::to_u64(addr.expose_provenance());
         self.definitions

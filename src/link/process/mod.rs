@@ -169,7 +169,10 @@ impl SymbolResolver for ProcessSymbols {
         if known.find_thread_local(name.as_bytes()).is_none() && known.is_stale() {
             *known = Tables::of_process();
         }
-        let (offset, size) = known.find_thread_local(name.as_bytes())?;
+        let Some((offset, size)) = known.find_thread_local(name.as_bytes()) else {
+            drop(tables);
+            return self.resolve(name);
+        };
         Some(ExternalSymbol {
             addr: offset,
             size,

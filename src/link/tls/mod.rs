@@ -15,6 +15,7 @@
 //!
 //! Unsafe code stands in `carrier` (loads and asks) and `destructors` (calls them).
 
+mod accept;
 mod block;
 mod carrier;
 pub(crate) mod destructors;

@@ -118,7 +118,7 @@ fn bytes_and_offsets_are_those_of_gnu_ld() {
                     "-Dstatic=".to_owned(),
                 ],
             );
-            let dump = dump(&std::slice::from_ref(&object), ALONE);
+            let dump = dump(std::slice::from_ref(&object), ALONE);
             assert_eq!(dump["status"], "ok", "{}: {}", model.name, dump["errors"]);
             let elf = gnu_ld(&[object]);
             assert_eq!(
@@ -172,10 +172,10 @@ fn relaxation_is_as_asked() {
             .expect("listed");
         let object = compile("define.c", model.flags, &[]);
         let options = |relax| [ALONE, &["--relax", relax]].concat();
-        let relaxed = actions(&dump(&std::slice::from_ref(&object), &options("all")));
+        let relaxed = actions(&dump(std::slice::from_ref(&object), &options("all")));
         assert!(relaxed.contains_key(all), "{name}: {relaxed:?}");
         assert!(!relaxed.contains_key("got"), "{name}: {relaxed:?}");
-        let some = actions(&dump(&std::slice::from_ref(&object), &options("pcrel")));
+        let some = actions(&dump(std::slice::from_ref(&object), &options("pcrel")));
         assert!(some.contains_key(pcrel), "{name}: {some:?}");
         // Without relaxation every access keeps its slot.
         let none = dump(&[object], &options("none"));
@@ -261,7 +261,7 @@ fn debug_information_holds_offsets_in_the_block() {
         .find(|model| model.name == "le")
         .expect("listed");
     let object = compile("define.c", model.flags, &["-g".to_owned()]);
-    let dump = dump(&[object.clone()], ALONE);
+    let dump = dump(std::slice::from_ref(&object), ALONE);
     let elf = Elf::parse(std::fs::read(&object).expect("compiled"));
     let index = elf
         .sections

@@ -20,7 +20,7 @@ fn turn() -> MutexGuard<'static, ()> {
 }
 
 fn allocator(placement: Placement) -> LowAllocator {
-    let builder = LowAllocator::builder().placement(placement);
+    let builder = LowAllocator::builder().bare().placement(placement);
     builder.build().expect("this system has low memory")
 }
 

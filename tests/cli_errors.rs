@@ -127,9 +127,6 @@ fn elf_files_of_another_kind() {
         Path::new(env!("CARGO_BIN_EXE_low2g")),
         &["low2g: input: is a shared library"],
     );
-    let object = folder.compile("m.c", MAIN, &[]);
-    let thin = folder.archive("thin.a", "rcsT", &[&object]);
-    refused_file(&thin, &["thin.a: input: is a thin archive", "ar rcs"]);
     let slim = folder.compile("slim.c", MAIN, &["-flto", "-fno-fat-lto-objects"]);
     refused_file(&slim, &["slim.o: input: ", "-flto"]);
 }

@@ -10,6 +10,7 @@ mod tls_support;
 use std::ffi::{CString, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use low2g::link::{LinkError, Module, Relax, SessionError};
 use tls_support::{MODELS, Worker, alone, compile, load, pointer};
@@ -62,7 +63,7 @@ fn user(folder: &Path, name: &str, flags: &[&str]) -> PathBuf {
     support::build::object(&source, &all)
 }
 
-fn loaded(path: PathBuf, relax: Relax) -> Result<Module, SessionError> {
+fn loaded(path: PathBuf, relax: Relax) -> Result<Arc<Module>, SessionError> {
     load(&[path], relax)
 }
 

@@ -7,7 +7,7 @@ mod support;
 #[allow(dead_code, reason = "each test binary uses a part of what they share")]
 mod tls_support;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use low2g::link::{Input, Module, Relax, Session};
 use tls_support::{Worker, alone, compile, load, pointer};
@@ -25,7 +25,7 @@ fn take_log() -> Vec<i32> {
     std::mem::take(&mut *LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn load_cpp(sources: &[&str], flags: &[&str]) -> Module {
+fn load_cpp(sources: &[&str], flags: &[&str]) -> Arc<Module> {
     let mut session = Session::new().expect("low memory");
     session.define_function("record", record as *const ());
     let inputs: Vec<Input> = sources
@@ -37,7 +37,7 @@ fn load_cpp(sources: &[&str], flags: &[&str]) -> Module {
     unsafe { session.load(&inputs) }.unwrap_or_else(|error| panic!("{flags:?}: {error}"))
 }
 
-fn load_destructors(flags: &[&str]) -> Module {
+fn load_destructors(flags: &[&str]) -> Arc<Module> {
     load_cpp(&["destructors.cpp"], flags)
 }
 

@@ -15,6 +15,7 @@ use battery::ar;
 use battery::elf::{self, Form, Group, Obj, Of, Sec, Sym, Where};
 use battery::link::{Externals, dry, link};
 use battery::rng::{Rng, seed};
+use battery::tool::Folder;
 use low2g::alloc::LowAllocator;
 use low2g::link::report::Report;
 use low2g::link::{ExternalKind, Input, LinkFailure, LinkOptions};
@@ -26,6 +27,24 @@ const HANG: Duration = Duration::from_secs(20);
 fn demo() -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/demo/demo.o");
     std::fs::read(path).expect("demo.o is part of the repository")
+}
+
+/// What a compiler makes: unwind tables, thread-locals, debug information, constructors.
+fn compiled() -> Vec<u8> {
+    let source = "
+        static __thread int counter = 5; __thread long zeros[9]; extern int printf(const char *, ...);
+        static int even(void) { return 2; } static int (*choose(void))(void) { return even; }
+        int chosen(void) __attribute__((ifunc(\"choose\")));
+        __attribute__((constructor)) static void begin(void) { counter++; }
+        __attribute__((weak)) int weak(int x) { switch (x) { case 1: return 7; case 2: return 9; case 3: return 1; case 4: return 8; case 5: return 3; } return x; }
+        int main(int c, char **v) { zeros[c]++; return printf(\"%d\", counter + chosen() + weak(c)); }";
+    let folder = Folder::new();
+    let object = folder.compile(
+        "real.c",
+        source,
+        &["-g", "-fexceptions", "-ffunction-sections"],
+    );
+    std::fs::read(object).expect("it was just compiled")
 }
 
 /// An object with every kind of section: groups, CREL, commons, ifuncs, init arrays, notes.
@@ -122,6 +141,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let members = vec![("one.o", rich().build()), ("two.o", demo())];
     let index = [("main", 0), ("demo_sum", 1)];
     vec![
+        ("real.o", compiled()),
         ("demo.o", demo()),
         ("rich.o", rich().build()),
         ("lib.a", ar::archive(&members, Some(&index))),

@@ -170,7 +170,7 @@ fn rows_of_slots_stubs_and_relocations_have_the_fields_of_the_format() {
         &[
             ("mode", &one_of(&["static", "dynamic", "pool", "none"])),
             ("modid", &|_| true),
-            ("offset", &|_| true),
+            ("offset", number),
             ("size", number),
             ("align", number),
         ],

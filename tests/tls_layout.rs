@@ -129,7 +129,8 @@ fn bytes_and_offsets_are_those_of_gnu_ld() {
             );
             assert_eq!(dump["tls"]["mode"], "static");
             assert_eq!(dump["tls"]["align"], align);
-            let block = number(&dump["tls"]["offset"]);
+            let block = dump["tls"]["offset"].as_i64().expect("offsets are numbers");
+            let block = block.cast_unsigned();
             for row in rows(&dump, "symbols") {
                 if row["kind"] == "tls" {
                     let offset = number(&row["addr"]);

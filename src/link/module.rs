@@ -287,7 +287,11 @@ impl Module {
                 let destructor = unsafe { function_at::<extern "C" fn()>(addr) };
                 destructor();
             }
-            self.exits = None;
+            if let Some(exits) = self.exits.take() {
+                // What a destructor registered has to run before its code goes.
+                // SAFETY: as above.
+                unsafe { exits.finalize() };
+            }
         }
     }
 }

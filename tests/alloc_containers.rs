@@ -110,3 +110,51 @@ fn four_bytes_point_at_low_values() {
     let on_the_stack = 1_u64;
     assert!(Low32::new(NonNull::from(&on_the_stack)).is_none());
 }
+
+/// Does to the allocator what a broken program does. Comes back only if nothing noticed.
+fn misuse(how: &str) {
+    let low = LowAllocator::builder().hardened().quarantine(2, 0).build();
+    let low = low.expect("this system has low memory");
+    let layout = Layout::new::<[u64; 6]>();
+    let _keeper = Box::new_in([0_u64; 6], low.clone());
+    let block: NonNull<u8> = Allocator::allocate(&low, layout).expect("room").cast();
+    // SAFETY: deallocate needs a block in use with its layout.
+    unsafe { low.deallocate(block, layout) };
+    if how == "double free" {
+        // SAFETY: none of it: this is the misuse, which the allocator is to notice before anything.
+        unsafe { low.deallocate(block, layout) };
+        return;
+    }
+    // SAFETY: none of it but that the arena is mapped: the keeper lives in it.
+    unsafe { block.write_volatile(1) };
+    for _ in 0..200_000 {
+        drop(Box::new_in([0_u64; 6], low.clone()));
+    }
+}
+
+#[test]
+fn misuse_ends_the_process_with_a_message() {
+    const HOW: &str = "LOW2G_TEST_MISUSE";
+    if let Ok(how) = std::env::var(HOW) {
+        misuse(&how);
+        return;
+    }
+    for (how, message) in [
+        ("double free", "a second free of it"),
+        ("write after free", "was written to after its free"),
+    ] {
+        let program = std::env::current_exe().expect("this test program");
+        let output = std::process::Command::new(program)
+            .args([
+                "--exact",
+                "misuse_ends_the_process_with_a_message",
+                "--nocapture",
+            ])
+            .env(HOW, how)
+            .output()
+            .expect("it starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{how}: not noticed");
+        assert!(errors.contains(message), "{how}: {errors}");
+    }
+}

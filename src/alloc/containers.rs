@@ -10,7 +10,7 @@ use allocator_api2::alloc::{AllocError, Allocator};
 use low2g_platform::{to_u64, to_usize};
 
 use crate::alloc::allocator::LowAllocator;
-use crate::alloc::error::Misuse;
+use crate::alloc::error::{self, Misuse};
 
 /// An address of ours as a pointer.
 fn pointer(addr: u64) -> Option<NonNull<u8>> {
@@ -37,7 +37,11 @@ impl LowAllocator {
         } else {
             self.allocate_raw(size, align)
         };
-        addr.ok().and_then(pointer)
+        match addr {
+            Ok(addr) => pointer(addr),
+            Err(error::AllocError::Misuse(misuse)) => abort(misuse),
+            Err(_) => None,
+        }
     }
 }
 

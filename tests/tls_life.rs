@@ -7,7 +7,7 @@ mod support;
 #[allow(dead_code, reason = "each test binary uses a part of what they share")]
 mod tls_support;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use low2g::link::{Input, Module, Relax, Session};
 use tls_support::{Worker, alone, compile, load, pointer};
@@ -25,7 +25,7 @@ fn take_log() -> Vec<i32> {
     std::mem::take(&mut *LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn load_cpp(sources: &[&str], flags: &[&str]) -> std::sync::Arc<Module> {
+fn load_cpp(sources: &[&str], flags: &[&str]) -> Arc<Module> {
     let mut session = Session::new().expect("low memory");
     session.define_function("record", record as *const ());
     let inputs: Vec<Input> = sources
@@ -37,7 +37,7 @@ fn load_cpp(sources: &[&str], flags: &[&str]) -> std::sync::Arc<Module> {
     unsafe { session.load(&inputs) }.unwrap_or_else(|error| panic!("{flags:?}: {error}"))
 }
 
-fn load_destructors(flags: &[&str]) -> std::sync::Arc<Module> {
+fn load_destructors(flags: &[&str]) -> Arc<Module> {
     load_cpp(&["destructors.cpp"], flags)
 }
 
@@ -133,7 +133,7 @@ fn ten_thousand_loads_and_unloads() {
 }
 
 #[test]
-fn nested_modules_of_any_alignment_give_all_back() {
+fn modules_of_any_alignment_and_order_give_all_back() {
     let _alone = alone();
     let before = low2g::link::tls::static_space(1 << 20);
     for round in 0..50 {
@@ -144,8 +144,10 @@ fn nested_modules_of_any_alignment_give_all_back() {
             let module = load(&[object], Relax::All);
             modules.push(module.unwrap_or_else(|error| panic!("round {round}: {error}")));
         }
-        while let Some(module) = modules.pop() {
-            drop(module);
+        // Last in first out, first in first out, and from the middle.
+        while !modules.is_empty() {
+            let last = modules.len() - 1;
+            drop(modules.remove([last, 0, last / 2][round % 3]));
         }
     }
     let after = low2g::link::tls::static_space(1 << 20);

@@ -266,3 +266,37 @@ fn two_modules_share_one_copy_a_thread() {
         }
     }
 }
+
+/// Modules of one session find each other's variables, and hold each other.
+#[test]
+fn later_modules_of_a_session_find_earlier_variables() {
+    let _alone = alone();
+    for (defining, using) in [
+        ("le", "le"),
+        ("le", "gd"),
+        ("gd", "gd"),
+        ("desc", "gd-large"),
+    ] {
+        let flags_of = |name| {
+            let model = MODELS.iter().find(|model| model.name == name);
+            model.expect("listed").flags
+        };
+        let session = low2g::link::Session::new().expect("low memory");
+        let load = |source, name| {
+            let object = compile(source, flags_of(name), &[]);
+            let input = low2g::link::Input::from_file(object).expect("compiled");
+            // SAFETY: the objects have no constructors.
+            unsafe { session.load(&[input]) }.unwrap_or_else(|error| panic!("{error}"))
+        };
+        let definer = load("define.c", defining);
+        let user = load("use.c", using);
+        let (filled, seen) = (
+            pointer(&definer, "define_filled"),
+            pointer(&user, "use_filled"),
+        );
+        assert_eq!(seen(), filled(), "{defining} used by {using}");
+        drop(definer);
+        // SAFETY: the user holds the definer; the variable has bytes.
+        assert_eq!(unsafe { seen().read() }, 1);
+    }
+}

@@ -98,9 +98,9 @@ impl Session {
         self.define(name, addr, size, ExternalKind::Data);
     }
 
-    /// Lets links to come use the thread-local variable `name` of `module`: one copy a thread,
-    /// for all who use it. Returns `false` if the module has no such variable. `module` must
-    /// be loaded as long as what was linked so, as with any symbol.
+    /// Lets links to come use the thread-local variable `name` of a module of another session:
+    /// one copy a thread, for all who use it. Returns `false` if the module has no such
+    /// variable. `module` must be loaded as long as what was linked so.
     pub fn define_thread_local(&mut self, name: &str, module: &Module) -> bool {
         let symbol = module.thread_local_symbol(name);
         symbol
@@ -214,5 +214,14 @@ impl SymbolResolver for Earlier {
                 ExternalKind::Data
             },
         })
+    }
+
+    fn resolve_thread_local(&self, name: &str) -> Option<ExternalSymbol> {
+        let found = |(index, module): (usize, &Arc<Module>)| {
+            Some((index, module.thread_local_symbol(name)?))
+        };
+        let (index, symbol) = self.modules.iter().enumerate().find_map(found)?;
+        self.used.borrow_mut()[index] = true;
+        Some(symbol)
     }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use low2g_platform::{align_up, to_u64, to_usize};
 
+use super::order;
 use super::shared::{Ask, Contents, Of, WORD_SIZE, WORDS_SYMBOL};
 
 /// Where the process's open files have names.
@@ -22,11 +23,13 @@ const OPEN_FILES: &str = "/proc/self/fd";
 #[cfg(target_os = "freebsd")]
 const OPEN_FILES: &str = "/dev/fd";
 
-/// A loaded carrier. Dropping it unloads it.
+/// A loaded carrier. Dropping it unloads it, at once or when its turn comes (see `order`).
 #[derive(Debug)]
 pub(crate) struct Carrier {
     /// From `dlopen`, as a number.
     handle: usize,
+    /// Its own block is static: `order` unloads it.
+    fixed: bool,
 }
 
 /// What a word resolved to.
@@ -49,10 +52,17 @@ impl Carrier {
             let path = path.to_string_lossy();
             return Err(said.replace(&*path, "the link's thread-local block"));
         }
-        let carrier = Self {
+        let mut carrier = Self {
             handle: handle.expose_provenance(),
+            fixed: false,
         };
         let answers = carrier.words(contents.words.len())?;
+        let mut words = contents.words.iter().zip(&answers);
+        let offset = words.find(|(word, _)| **word == (Ask::PointerOffset, Of::Own(0)));
+        if let Some((_, answer)) = offset {
+            order::enter(carrier.handle, answer[0].wrapping_neg());
+            carrier.fixed = true;
+        }
         Ok((carrier, answers))
     }
 
@@ -80,9 +90,17 @@ impl Carrier {
 
 impl Drop for Carrier {
     fn drop(&mut self) {
-        // SAFETY: the handle came from dlopen and is closed once.
-        let failed = unsafe { libc::dlclose(self.pointer()) };
-        debug_assert_eq!(failed, 0, "an open handle can be closed");
+        let unload = if self.fixed {
+            order::leave(self.handle)
+        } else {
+            vec![self.handle]
+        };
+        for handle in unload {
+            // SAFETY: the handle came from dlopen and is closed once: here, or when `order`
+            // gives it.
+            let failed = unsafe { libc::dlclose(std::ptr::with_exposed_provenance_mut(handle)) };
+            debug_assert_eq!(failed, 0, "an open handle can be closed");
+        }
     }
 }
 

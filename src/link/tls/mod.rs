@@ -20,6 +20,7 @@ mod block;
 mod carrier;
 pub(crate) mod destructors;
 mod finish;
+mod order;
 mod plan;
 mod sequence;
 mod shared;

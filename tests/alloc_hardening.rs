@@ -357,3 +357,50 @@ fn release(low: &LowAllocator, (addr, tag): (u64, u8)) {
     }
     free(low, addr).expect("in use");
 }
+
+/// Blocks of 256 bytes, 100,000 live: address space and resident memory of the arenas for each.
+#[test]
+fn a_small_block_costs_little_more_than_its_size() {
+    const BLOCKS: u64 = 100_000;
+    let builder = LowAllocator::builder().bare();
+    let low = build(builder.placement(Placement::FirstFit));
+    let mut live = Vec::new();
+    let mut resident = 0;
+    for block in 0..BLOCKS + 1_024 {
+        // The first arena's blocks warm up what is needed once.
+        if block == 1_024 {
+            live.reserve_exact(200_000);
+            live.iter().for_each(|addr| poke(*addr, 1));
+            resident = arena_bytes_resident(&low);
+        }
+        let addr = low.allocate_raw(256, 16).expect("room");
+        poke(addr, 1);
+        live.push(addr);
+    }
+    let mapped = low.statistics().live_bytes;
+    assert!(mapped <= (BLOCKS + 1_024) * 262, "{mapped}");
+    let resident = arena_bytes_resident(&low) - resident;
+    assert!(resident <= BLOCKS * 258, "{resident}");
+    for addr in live {
+        free(&low, addr).expect("in use");
+    }
+}
+
+/// Resident bytes of the process's mappings that lie in arenas of `low`.
+fn arena_bytes_resident(low: &LowAllocator) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/smaps").expect("Linux has it");
+    let mut ours = false;
+    let mut bytes = 0;
+    for line in text.lines() {
+        if let Some((start, _)) = line.split_once('-')
+            && let Ok(start) = u64::from_str_radix(start, 16)
+        {
+            let owned = low.owner_of(start);
+            ours = owned.is_some();
+        } else if let Some(rest) = line.strip_prefix("Rss:").filter(|_| ours) {
+            let kib = rest.trim().trim_end_matches(" kB");
+            bytes += kib.parse::<u64>().expect("a number") * 1024;
+        }
+    }
+    bytes
+}

@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) min_conditional_entropy: f64,
     pub(crate) hardening: Hardening,
     pub(crate) page_size: u64,
+    /// Whether addresses are only numbers.
+    pub(crate) simulated: bool,
     /// Whether a picked slot must be looked at: a minimum, or a check for writes after its free.
     pub(crate) checked_slots: bool,
     // Lock order: a pool's or tier's lock is taken before the pages', never after.

@@ -231,6 +231,7 @@ impl Builder {
             inner: Arc::new(Inner {
                 min_conditional_entropy: self.min_conditional_entropy,
                 page_size: platform.config().page_size,
+                simulated: platform.is_simulated(),
                 checked_slots: has_minimum || hardening.clear_on_free,
                 heap: Heap::new(Arc::clone(&platform), window, seed, settings),
                 raw_owned: RawOwned::default(),

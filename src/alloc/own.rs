@@ -153,7 +153,7 @@ impl LowAllocator {
         }
     }
 
-    /// Gives back what is held for later: freed blocks in quarantine, and arenas that are then empty.
+    /// Gives back what is held for later: freed blocks in quarantine, and empty arenas.
     pub fn trim(&self) {
         self.inner.retired.flush();
         self.inner.heap.flush();
@@ -169,7 +169,7 @@ impl LowAllocator {
                 AllocError::Exhausted { .. }
                 | AllocError::Limit { .. }
                 | AllocError::ByteLimit { .. },
-            ) if self.inner.retired.most_bytes > 0 => {
+            ) => {
                 self.trim();
                 allocate()
             }

@@ -339,11 +339,13 @@ impl<'d> Link<'d> {
         }
         let errors: Vec<LinkError> = order
             .iter()
-            .filter_map(|id| {
+            .enumerate()
+            .filter_map(|(number, id)| {
                 let (first_use, uses) = uses.remove(id)?;
                 let symbol = String::from_utf8_lossy(self.tables.symbols.list[to_index(*id)].name);
+                let suggest = number < SUGGESTIONS;
                 Some(LinkError::UndefinedSymbol {
-                    nearest: self.nearest(&symbol),
+                    nearest: suggest.then(|| self.nearest(&symbol)).flatten(),
                     symbol: symbol.into_owned(),
                     first_use,
                     uses,
@@ -371,6 +373,10 @@ impl<'d> Link<'d> {
         candidates.min().map(|(_, name)| name.to_owned())
     }
 }
+
+/// Undefined symbols for which a similar name is looked for, among all defined ones; where
+/// more are missing, it is a library rather than a letter.
+const SUGGESTIONS: usize = 16;
 
 /// Levenshtein distance if at most `limit`, and less than half of the shorter name.
 fn edit_distance(a: &str, b: &str, limit: usize) -> Option<usize> {

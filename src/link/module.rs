@@ -186,7 +186,7 @@ impl Module {
     /// # Safety
     /// Runs whatever the objects hold, in this thread.
     pub unsafe fn initialise(&mut self, args: &Arguments) -> Result<(), PlaceError> {
-        if std::mem::replace(&mut self.initialised, true) {
+        if self.initialised {
             return Ok(());
         }
         self.life.frames.register();
@@ -205,6 +205,8 @@ impl Module {
         if self.got.0 != usize::MAX {
             self.memory.make_read_only(self.got.0)?;
         }
+        // Only now: destructors must not run where no constructor has.
+        self.initialised = true;
         for &addr in &self.init.init {
             // SAFETY: the caller runs the objects' code; the address stands in an init array.
             let constructor = unsafe { function_at::<InitFunction>(addr) };
@@ -287,7 +289,11 @@ impl Module {
                 let destructor = unsafe { function_at::<extern "C" fn()>(addr) };
                 destructor();
             }
-            self.exits = None;
+            if let Some(exits) = self.exits.take() {
+                // What a destructor registered has to run before its code goes.
+                // SAFETY: as above.
+                unsafe { exits.finalize() };
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ mod pool;
 mod quarantine;
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use low2g_platform::{AddrRange, Platform};
@@ -36,7 +37,20 @@ const ARENA_BITS: u32 = 18;
 
 thread_local! {
     /// The shard in which this thread allocates.
-    static SHARD: Cell<usize> = const { Cell::new(0) };
+    static SHARD: Cell<usize> = const { Cell::new(SHARDS) };
+}
+
+/// The shard of this thread; at first they take turns.
+#[inline]
+fn own_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let shard = SHARD.get();
+    if shard < SHARDS {
+        return shard;
+    }
+    let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+    SHARD.set(shard);
+    shard
 }
 
 /// What a heap is made for.
@@ -85,21 +99,50 @@ impl Heap {
         class: usize,
         map: impl Fn(u64) -> Result<Own, AllocError>,
     ) -> Result<Taken, AllocError> {
+        match self.take_ready(class) {
+            Some(taken) => Ok(taken),
+            None => self.take_growing(class, map),
+        }
+    }
+
+    /// A slot of `class`, if the pool needs no arena for that.
+    #[inline]
+    fn take_ready(&self, class: usize) -> Option<Taken> {
+        let (_, mut pool) = self.lock(class);
+        if pool.wants_arena() {
+            return None;
+        }
+        pool.take(&*self.platform)
+    }
+
+    #[cold]
+    fn take_growing(
+        &self,
+        class: usize,
+        map: impl Fn(u64) -> Result<Own, AllocError>,
+    ) -> Result<Taken, AllocError> {
         let (shard, mut pool) = self.lock(class);
         if pool.wants_arena() {
             self.grow(shard, class, &mut pool, map)?;
         }
         let taken = pool.take(&*self.platform);
-        drop(pool);
         Ok(taken.expect("there was a free slot, or an arena was added"))
     }
 
     /// The pool of `class` in this thread's shard, or in the next one if it is taken there.
     #[inline]
     fn lock(&self, class: usize) -> (usize, SpinGuard<'_, Pool>) {
-        let shard = SHARD.get();
+        // A seed means the same addresses, whichever thread asks.
+        let shard = if self.seed.is_seeded() {
+            0
+        } else {
+            own_shard()
+        };
         if let Some(pool) = self.pool(shard, class).try_lock() {
             return (shard, pool);
+        }
+        if self.seed.is_seeded() {
+            return (shard, self.pool(shard, class).lock());
         }
         let shard = (shard + 1) % SHARDS;
         SHARD.set(shard);
@@ -146,7 +189,7 @@ impl Heap {
             Err(AllocError::Exhausted { .. }) => match map(pool.slot().next_multiple_of(page)) {
                 Ok(arena) => arena,
                 Err(error) => {
-                    self.forget(pool.flush());
+                    self.forget(&pool.flush());
                     return if pool.is_full() { Err(error) } else { Ok(()) };
                 }
             },
@@ -187,8 +230,9 @@ impl Heap {
         if self.settings.clear_on_free {
             self.clear(addr, pool.slot());
         }
-        if let Some(emptied) = pool.give(arena, slot) {
-            self.index.set(emptied.range(), None);
+        let emptied = pool.give(arena, slot);
+        if !emptied.is_empty() {
+            self.forget(&emptied);
             drop(pool);
             // Unmapping needs no lock of the pool.
             drop(emptied);
@@ -214,13 +258,13 @@ impl Heap {
         for pool in self.pools() {
             let mut pool = pool.lock();
             let emptied = pool.flush();
-            self.forget(emptied);
+            self.forget(&emptied);
         }
     }
 
-    /// Takes arenas out of the index, then unmaps them.
-    fn forget(&self, emptied: Vec<Own>) {
-        for arena in &emptied {
+    /// Takes arenas that will be unmapped out of the index.
+    fn forget(&self, emptied: &[Own]) {
+        for arena in emptied {
             self.index.set(arena.range(), None);
         }
     }

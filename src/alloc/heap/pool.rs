@@ -8,7 +8,9 @@
 //!
 //! All of it is out of line. Invariants:
 //! - a slot's used mark is set from its pick to its free: a free that finds it clear is a second one;
-//! - an arena's `held` counts its used slots and those in quarantine; at 0 the arena goes;
+//! - an arena's `held` counts its used slots and those in quarantine, `empty` the arenas where it
+//!   is 0; such an arena goes at once if picks are random (the next one then stands elsewhere), else
+//!   one stays until a trim, so that a lone block's life is no system call;
 //! - with a random pick, every free slot of every arena is in `free` once; with the other, the
 //!   slots from `fresh` on of the last arena are free too and in no list.
 
@@ -47,10 +49,11 @@ struct Marks {
     dirty: u64,
 }
 
-#[derive(Debug)]
+/// What a pick or a free touches of an arena: half a cache line.
+#[derive(Debug, Default)]
 struct Arena {
-    own: Own,
     base: u64,
+    /// Slots; 0 for a number that is not in use.
     count: u32,
     held: u32,
     marks: Box<[Marks]>,
@@ -75,8 +78,11 @@ pub(crate) struct Pool {
     slot: u64,
     /// 2^40 / slot, rounded up: a division by it is a multiplication and a shift.
     inverse: u64,
-    arenas: Vec<Option<Arena>>,
+    arenas: Vec<Arena>,
+    /// The memory of each.
+    owned: Vec<Option<Own>>,
     vacant: Vec<u32>,
+    empty: usize,
     free: Vec<u32>,
     /// First never used slot of the arena added last; for picks that are not random.
     fresh: u32,
@@ -96,7 +102,9 @@ impl Pool {
             slot,
             inverse: (1 << 40) / slot + 1,
             arenas: Vec::new(),
+            owned: Vec::new(),
             vacant: Vec::new(),
+            empty: 0,
             free: Vec::new(),
             fresh: 0,
             fresh_end: 0,
@@ -149,16 +157,18 @@ impl Pool {
         self.seeded |= certificate.seeded;
         self.arena_bytes += range.len();
         let number = self.vacant.pop().unwrap_or_else(|| {
-            self.arenas.push(None);
+            self.arenas.push(Arena::default());
+            self.owned.push(None);
             u32::try_from(self.arenas.len() - 1).expect("below 2^18")
         });
-        self.arenas[to_usize(number.into())] = Some(Arena {
+        self.owned[to_usize(number.into())] = Some(own);
+        self.arenas[to_usize(number.into())] = Arena {
             base: range.start(),
-            own,
             count,
             held: 0,
             marks: vec![Marks::default(); to_usize(count.div_ceil(64).into())].into(),
-        });
+        };
+        self.empty += 1;
         let first = number << SLOT_BITS;
         if self.random.is_some() {
             self.free.extend(first..first + count);
@@ -198,6 +208,7 @@ impl Pool {
             },
         };
         let (slot, arena) = self.arena_of(entry);
+        let was_empty = arena.held == 0;
         arena.held += 1;
         let marks = &mut arena.marks[to_usize((slot / 64).into())];
         let bit = 1_u64 << (slot % 64);
@@ -205,6 +216,7 @@ impl Pool {
         marks.used |= bit;
         marks.dirty |= bit;
         let base = arena.base;
+        self.empty -= usize::from(was_empty);
         self.used_slots += 1;
         Some(Taken {
             addr: base + u64::from(slot) * self.slot,
@@ -218,19 +230,14 @@ impl Pool {
     /// The slot number of an entry, and its arena.
     #[inline]
     fn arena_of(&mut self, entry: u32) -> (u32, &mut Arena) {
-        let arena = self.arenas[to_usize((entry >> SLOT_BITS).into())].as_mut();
-        let slot = entry & ((1 << SLOT_BITS) - 1);
-        (
-            slot,
-            arena.expect("an arena stays while a slot of it is in a list"),
-        )
+        let arena = &mut self.arenas[to_usize((entry >> SLOT_BITS).into())];
+        (entry & ((1 << SLOT_BITS) - 1), arena)
     }
 
     /// The slot of arena `number` that starts at `addr`, if it is used.
     #[inline]
     pub(super) fn find(&self, number: u32, addr: u64) -> Result<u32, Misuse> {
-        let arena = self.arenas.get(to_usize(number.into()));
-        let Some(arena) = arena.and_then(Option::as_ref) else {
+        let Some(arena) = self.arenas.get(to_usize(number.into())) else {
             return Err(Misuse::NotOurs { addr });
         };
         let offset = addr.wrapping_sub(arena.base);
@@ -251,7 +258,7 @@ impl Pool {
 
     /// The slot around `addr`, and whether it is used.
     pub(super) fn around(&self, number: u32, addr: u64) -> Option<(AddrRange, bool)> {
-        let arena = self.arenas.get(to_usize(number.into()))?.as_ref()?;
+        let arena = self.arenas.get(to_usize(number.into()))?;
         let slot = addr.checked_sub(arena.base)? / self.slot;
         if slot >= arena.count.into() {
             return None;
@@ -261,10 +268,10 @@ impl Pool {
         Some((range, used))
     }
 
-    /// Frees the used slot `slot` of arena `number`; gives back an arena that is empty now, to be
-    /// taken out of the index and dropped.
+    /// Frees the used slot `slot` of arena `number`; gives back arenas that are not needed now, to
+    /// be taken out of the index and dropped.
     #[inline]
-    pub(super) fn give(&mut self, number: u32, slot: u32) -> Option<Own> {
+    pub(super) fn give(&mut self, number: u32, slot: u32) -> Vec<Own> {
         let entry = number << SLOT_BITS | slot;
         let (_, arena) = self.arena_of(entry);
         arena.marks[to_usize((slot / 64).into())].used &= !(1 << (slot % 64));
@@ -276,7 +283,7 @@ impl Pool {
                 let out = late.push(entry, |bound| {
                     random.map_or(0, |random| random.below_u32(bound))
                 });
-                out.and_then(|out| self.release(out))
+                out.map_or_else(Vec::new, |out| self.release(out))
             }
         }
     }
@@ -285,36 +292,65 @@ impl Pool {
     pub(super) fn flush(&mut self) -> Vec<Own> {
         let waiting = self.late.as_mut().map(Quarantine::drain);
         let waiting = waiting.into_iter().flatten();
-        waiting.filter_map(|entry| self.release(entry)).collect()
+        let mut out: Vec<Own> = waiting.flat_map(|entry| self.release(entry)).collect();
+        out.extend(self.remove_empty());
+        out
     }
 
     /// Makes a slot one that can be picked.
     #[inline]
-    fn release(&mut self, entry: u32) -> Option<Own> {
+    fn release(&mut self, entry: u32) -> Vec<Own> {
         self.free.push(entry);
         let (_, arena) = self.arena_of(entry);
         arena.held -= 1;
         if arena.held > 0 {
-            return None;
+            return Vec::new();
         }
-        self.remove(entry >> SLOT_BITS)
+        self.emptied(entry >> SLOT_BITS)
+    }
+
+    /// What goes when arena `number` has become empty.
+    #[cold]
+    fn emptied(&mut self, number: u32) -> Vec<Own> {
+        self.empty += 1;
+        let all = self.empty == self.arenas.len() - self.vacant.len();
+        match &self.random {
+            // Also those that were added and never picked from.
+            Some(_) if all => self.remove_empty(),
+            None if self.empty == 1 => Vec::new(),
+            _ => self.remove(number).into_iter().collect(),
+        }
+    }
+
+    /// Takes out all arenas of which no slot is held.
+    fn remove_empty(&mut self) -> Vec<Own> {
+        let numbers = 0..u32::try_from(self.arenas.len()).expect("below 2^18");
+        let is_empty = |arena: &Arena| arena.count > 0 && arena.held == 0;
+        numbers
+            .filter_map(|number| {
+                let empty = is_empty(&self.arenas[to_usize(number.into())]);
+                empty.then(|| self.remove(number)).flatten()
+            })
+            .collect()
     }
 
     /// Takes out an arena of which no slot is held.
     #[cold]
     fn remove(&mut self, number: u32) -> Option<Own> {
-        let arena = self.arenas[to_usize(number.into())].take()?;
+        let own = self.owned[to_usize(number.into())].take()?;
+        self.arenas[to_usize(number.into())] = Arena::default();
         self.free.retain(|entry| entry >> SLOT_BITS != number);
         if self.fresh >> SLOT_BITS == number {
             (self.fresh, self.fresh_end) = (0, 0);
         }
         self.vacant.push(number);
-        self.arena_bytes -= arena.own.range().len();
-        let rest = self.arenas.iter().flatten();
+        self.empty -= 1;
+        self.arena_bytes -= own.range().len();
+        let rest = self.owned.iter().zip(&self.arenas);
         self.arena_bits = rest
-            .map(|arena| bits_within(&arena.own, arena.count))
+            .filter_map(|(own, arena)| Some(bits_within(own.as_ref()?, arena.count)))
             .fold(f64::INFINITY, f64::min);
-        Some(arena.own)
+        Some(own)
     }
 }
 

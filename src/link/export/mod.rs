@@ -10,7 +10,7 @@ mod image;
 use std::ffi::{CStr, CString, c_int};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,9 +53,9 @@ pub enum ExportError {
 pub struct ExportedSymbols {
     /// From `dlopen`, as a number; 0 once it was closed.
     handle: usize,
-    /// Open as long as the object is loaded: its path names the file descriptor, and the
-    /// dynamic linker takes a second object of one path for the first.
-    file: File,
+    /// Open as long as the object is loaded, if need be for ever: its path names the file
+    /// descriptor, and the dynamic linker takes a second object of one path for the first.
+    file: Option<File>,
 }
 
 impl ExportedSymbols {
@@ -78,7 +78,10 @@ impl ExportedSymbols {
         let mut file = memory_file(&soname).map_err(memory)?;
         file.write_all(&image::image(&soname, &symbols))
             .map_err(memory)?;
-        let mut exported = Self { handle: 0, file };
+        let mut exported = Self {
+            handle: 0,
+            file: Some(file),
+        };
         let path = exported.path();
         exported.handle =
             open(&path, libc::RTLD_NOW | libc::RTLD_GLOBAL).ok_or_else(|| ExportError::Open {
@@ -90,7 +93,8 @@ impl ExportedSymbols {
     }
 
     fn path(&self) -> CString {
-        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let file = self.file.as_ref().expect("it goes when this is dropped");
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         CString::new(path).expect("a number holds no NUL byte")
     }
 
@@ -101,13 +105,17 @@ impl ExportedSymbols {
     /// Still in use.
     pub fn withdraw(mut self) -> Result<(), Self> {
         self.close();
-        match open(&self.path(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) {
-            None => Ok(()),
-            Some(handle) => {
-                close(handle);
-                Err(self)
-            }
+        if self.is_resident() {
+            Err(self)
+        } else {
+            Ok(())
         }
+    }
+
+    /// Whether the dynamic linker keeps the object, though we may have closed it.
+    fn is_resident(&self) -> bool {
+        let handle = open(&self.path(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+        handle.inspect(|&handle| close(handle)).is_some()
     }
 
     fn close(&mut self) {
@@ -121,6 +129,9 @@ impl ExportedSymbols {
 impl Drop for ExportedSymbols {
     fn drop(&mut self) {
         self.close();
+        if self.is_resident() {
+            let _kept_open = self.file.take().map(IntoRawFd::into_raw_fd);
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub struct ProcessSymbols {
     /// Only the libraries given, not the process.
     libraries_only: bool,
     exit_functions: bool,
-    tables: Mutex<Option<Tables>>,
+    tables: Mutex<Tables>,
 }
 
 impl ProcessSymbols {
@@ -80,7 +80,6 @@ impl ProcessSymbols {
             return Err(fail(last_error()));
         }
         self.libraries.push(handle.addr());
-        *self.tables.lock() = None;
         Ok(())
     }
 
@@ -106,17 +105,11 @@ impl ProcessSymbols {
 
     /// Type and size of `name` at `addr`.
     fn describe(&self, name: &[u8], addr: u64) -> Found {
-        let mut tables = self.tables.lock();
-        let known = tables.get_or_insert_with(Tables::of_process);
-        if let Some(found) = known.find(name, addr) {
-            return found;
-        }
-        // A library may have come since the tables were read.
-        let fresh = known.is_stale().then(Tables::of_process);
-        if let Some(fresh) = fresh {
-            *known = fresh;
-        }
-        known.find(name, addr).unwrap_or_else(|| known.guess(addr))
+        let look = |tables: &Tables| {
+            let found = tables.find(name, addr);
+            found.unwrap_or_else(|| tables.guess(addr))
+        };
+        self.tables.lock().search(look)
     }
 }
 
@@ -164,13 +157,9 @@ impl SymbolResolver for ProcessSymbols {
         if self.libraries_only || name.contains('@') {
             return self.resolve(name);
         }
-        let mut tables = self.tables.lock();
-        let known = tables.get_or_insert_with(Tables::of_process);
-        if known.find_thread_local(name.as_bytes()).is_none() && known.is_stale() {
-            *known = Tables::of_process();
-        }
-        let Some((offset, size)) = known.find_thread_local(name.as_bytes()) else {
-            drop(tables);
+        let look = |tables: &Tables| tables.find_thread_local(name.as_bytes());
+        let found = self.tables.lock().search(look);
+        let Some((offset, size)) = found else {
             return self.resolve(name);
         };
         Some(ExternalSymbol {

@@ -3,8 +3,9 @@
 //! Lookup is by the GNU hash table (`DT_GNU_HASH`): a Bloom filter word, a bucket, a chain.
 //! Source: glibc elf/dl-lookup.c `do_lookup_x`; binutils bfd/elflink.c for the layout.
 //!
-//! Invariant: addresses in a [`Library`] were given by `dl_iterate_phdr` for a library that
-//! was loaded then; the process keeps loaded what it links to (see the parent module).
+//! Invariant: addresses in a [`Library`] were given by `dl_iterate_phdr`, and are read only in
+//! [`Tables::search`]: while the dynamic linker holds its list of libraries, which is the list
+//! they were read from. So a library that is closed, by whomever, is never looked into.
 
 use std::ffi::{c_int, c_void};
 
@@ -56,19 +57,28 @@ struct RawSymbol {
 }
 
 impl Tables {
-    pub(super) fn of_process() -> Self {
+    fn of_process() -> Self {
         let mut tables = Self::default();
         // SAFETY: the callback takes `data` for the &mut Tables that it is, and only during the call.
         unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut tables).cast()) };
         tables
     }
 
-    /// Whether libraries came or went since.
-    pub(super) fn is_stale(&self) -> bool {
-        let mut now = (0, 0);
-        // SAFETY: the callback takes `data` for the &mut (u64, u64) that it is.
-        unsafe { libc::dl_iterate_phdr(Some(generation), (&raw mut now).cast()) };
-        now != self.generation
+    /// What `search` finds in the tables as they are now: read again if libraries came or went
+    /// since, and held until it is done.
+    pub(super) fn search<R>(&mut self, search: impl Fn(&Self) -> R) -> R {
+        let mut answer = None;
+        let mut visit = |now: (u64, u64)| {
+            if now != self.generation {
+                *self = Self::of_process();
+            }
+            answer = Some(search(self));
+        };
+        let mut visit: Held<'_> = &mut visit;
+        // SAFETY: the callback takes `data` for the &mut Held that it is, and only during the call.
+        unsafe { libc::dl_iterate_phdr(Some(held), (&raw mut visit).cast()) };
+        // A dynamic linker that lists nothing has nothing to search.
+        answer.unwrap_or_else(|| search(&Self::default()))
     }
 
     /// The definition of `name` that has the address `addr`, or is an ifunc (whose address is
@@ -183,8 +193,8 @@ impl Library {
 /// Reads a value of the dynamic linker's tables.
 fn read<T: Copy>(addr: u64) -> T {
     let pointer = std::ptr::with_exposed_provenance::<T>(low2g_platform::to_usize(addr));
-    // SAFETY: `addr` lies in the tables of a loaded library: it comes from its dynamic section
-    // (module invariant) by the format's own arithmetic; every bit pattern is a valid T here.
+    // SAFETY: `addr` lies in the tables of a library that stays loaded meanwhile: it comes from its
+    // dynamic section (module invariant) by the format's own arithmetic; every bit pattern is a valid T here.
     unsafe { pointer.read_unaligned() }
 }
 
@@ -195,16 +205,15 @@ fn gnu_hash(name: &[u8]) -> u32 {
     })
 }
 
-unsafe extern "C" fn generation(
-    info: *mut libc::dl_phdr_info,
-    _size: usize,
-    data: *mut c_void,
-) -> c_int {
+/// What [`Tables::search`] does while the list is held; gets how many libraries came and went.
+type Held<'a> = &'a mut dyn FnMut((u64, u64));
+
+unsafe extern "C" fn held(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
     // SAFETY: the dynamic linker passes a valid info for the duration of the call.
     let info = unsafe { &*info };
-    // SAFETY: `is_stale` passed a (u64, u64) and does not touch it meanwhile.
-    let out = unsafe { &mut *data.cast::<(u64, u64)>() };
-    *out = (info.dlpi_adds, info.dlpi_subs);
+    // SAFETY: `search` passed a Held and does not touch it meanwhile.
+    let visit = unsafe { &mut *data.cast::<Held<'_>>() };
+    visit((info.dlpi_adds, info.dlpi_subs));
     1
 }
 

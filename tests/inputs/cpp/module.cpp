@@ -20,7 +20,11 @@ struct Static {
 
 __attribute__((constructor)) static void constructor() { host_log(10); }
 __attribute__((destructor)) static void destructor() { host_log(-10); }
-__attribute__((destructor(200))) static void late_destructor() { host_log(-11); }
+static void at_last() { host_log(-12); }
+__attribute__((destructor(200))) static void late_destructor() {
+    host_log(-11);
+    std::atexit(at_last);
+}
 
 static Static first(1);
 static Static second(2);

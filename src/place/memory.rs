@@ -245,12 +245,14 @@ impl InFlight {
 
     fn add_region(
         &mut self,
-        group: Group,
+        mut group: Group,
         at: Option<AddrRange>,
         index: usize,
         first: usize,
         page: u64,
     ) -> Result<(), PlaceError> {
+        // Gaps of code regions are filled: they are never all zero.
+        group.zero_fill &= group.kind != SectionKind::Code;
         let size = match at {
             Some(range) => range.len(),
             None => align_up(group.size, page).ok_or(PlaceError::TooBig {

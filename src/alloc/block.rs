@@ -117,15 +117,7 @@ impl LowAllocator {
 
     /// Refuses a slot that is too easy to guess.
     pub(crate) fn check_minimum(&self, certificate: &Certificate) -> Result<(), AllocError> {
-        if certificate.entropy_bits >= self.inner.min_entropy {
-            return Ok(());
-        }
-        Err(AllocError::EntropyTooLow {
-            bits: certificate.entropy_bits,
-            minimum: self.inner.min_entropy,
-            free_slots: certificate.free_slots,
-            advice: "use randomized placement without a seed, or lower the minimum",
-        })
+        certificate.check(self.inner.min_entropy)
     }
 
     /// Takes a slot of `slot` bytes, adding an arena where the placement asks for one.

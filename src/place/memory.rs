@@ -267,13 +267,20 @@ impl InFlight {
             self.span(index)?
         };
         let (range, certificate, mut bytes) = match self.placer.clone() {
-            Placer::Mapped { allocator, .. }
-                if group.kind == SectionKind::Code
-                    && at.is_none()
-                    && !may_become_code(&allocator) =>
+            Placer::Mapped {
+                allocator,
+                min_entropy,
+                ..
+            } if group.kind == SectionKind::Code
+                && at.is_none()
+                && !may_become_code(&allocator) =>
             {
                 let code = allocator
                     .allocate_code(size, group.align.max(page))
+                    .and_then(|code| match min_entropy {
+                        Some(minimum) => code.certificate().check(minimum).map(|()| code),
+                        None => Ok(code),
+                    })
                     .map_err(|source| PlaceError::Section { index, source })?;
                 let range = AddrRange::at(code.exec_addr(), size)
                     .filter(|range| span.encloses(*range))

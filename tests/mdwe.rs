@@ -1,7 +1,9 @@
 //! Modules load where the process may not make written memory executable (`PR_SET_MDWE`).
 //! In a test binary of its own: the setting is for good.
 
+use low2g::alloc::{AllocError, LowAllocator};
 use low2g::link::{Input, Session};
+use low2g::place::{PlaceError, Placer, SectionKind, SectionRequest};
 
 #[test]
 fn a_module_loads_under_mdwe() {
@@ -25,4 +27,38 @@ fn a_module_loads_under_mdwe() {
         let sum = unsafe { module.function::<extern "C" fn(i32) -> i64>("demo_sum") };
         assert_eq!(sum.expect("exported")(3), 14);
     }
+    a_minimum_holds_for_code();
+}
+
+/// Code that takes two views answers to the placer's minimum as everything else does.
+fn a_minimum_holds_for_code() {
+    let allocator = LowAllocator::new().expect("low memory");
+    let code = SectionRequest {
+        kind: SectionKind::Code,
+        size: 4096,
+        align: 16,
+        zero_fill: false,
+        anywhere: false,
+        at: None,
+    };
+    let place = |min_entropy| {
+        let placer = Placer::Mapped {
+            allocator: allocator.clone(),
+            reach: None,
+            min_entropy,
+        };
+        placer.place(&[code])
+    };
+    drop(place(Some(8.0)).expect("far more bits than that"));
+    let error = place(Some(40.0)).expect_err("there are 2^19 pages");
+    assert!(
+        matches!(
+            error,
+            PlaceError::Section {
+                index: 0,
+                source: AllocError::EntropyTooLow { minimum: 40.0, .. }
+            }
+        ),
+        "{error}"
+    );
 }

@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use crate::alloc::error::AllocError;
+
 /// The step of placement that found an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
@@ -93,6 +95,21 @@ impl Certificate {
             free_slots_exact: exact,
             seeded,
         }
+    }
+}
+
+impl Certificate {
+    /// Refuses an address that is easier to guess than by `minimum` bits.
+    pub(crate) fn check(&self, minimum: f64) -> Result<(), AllocError> {
+        if self.entropy_bits >= minimum {
+            return Ok(());
+        }
+        Err(AllocError::EntropyTooLow {
+            bits: self.entropy_bits,
+            minimum,
+            free_slots: self.free_slots,
+            advice: "use randomized placement without a seed, or lower the minimum",
+        })
     }
 }
 

@@ -392,6 +392,9 @@ fn edit_distance(a: &str, b: &str, limit: usize) -> Option<usize> {
             diagonal = row[j + 1];
             row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
         }
+        if row.iter().all(|&distance| distance > limit) {
+            return None;
+        }
     }
     row.last()
         .copied()

@@ -13,7 +13,7 @@
 use hashbrown::HashMap;
 use low2g_platform::AddrRange;
 
-use super::apply::{Deferred, Fields, fields};
+use super::apply::{Deferred, ERROR_LIMIT, Fields, fields};
 use super::error::LinkError;
 use super::howto::{Formula, Howto, howto};
 use super::island::{FarField, FieldKind, FieldRole, IslandRow, instruction_at, size_bound};
@@ -221,7 +221,8 @@ impl Plan {
         Some(Action::Mirror(entry))
     }
 
-    /// Decides `deferred`, in order; errors go to `errors`, their action is `Direct`.
+    /// Decides `deferred`, in order; errors go to `errors`, their action is `Direct`. Gives up
+    /// at [`ERROR_LIMIT`]: looking for an instruction that is not there is slow.
     pub(crate) fn decide(
         &mut self,
         view: &super::engine::View<'_, '_>,
@@ -230,6 +231,9 @@ impl Plan {
     ) {
         let mut starts = Starts::default();
         for item in deferred {
+            if errors.len() >= ERROR_LIMIT {
+                return;
+            }
             let action = self.decide_one(view, item, &mut starts);
             self.actions.push(action.unwrap_or_else(|error| {
                 errors.push(*error);

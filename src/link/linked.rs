@@ -10,7 +10,7 @@ use crate::place::{Finalized, RegionInfo};
 use super::apply::{Outcome, Row, Target, apply};
 use super::engine::{Phases, Tables};
 use super::error::{LinkError, LinkFailure};
-use super::far::{Plan, SLOT_SIZE, STUB_SIZE};
+use super::far::{Key, Plan, SLOT_SIZE, STUB_SIZE};
 use super::init::InitLists;
 use super::layout::Layout;
 use super::module::{Export, Life, Module, PendingIfunc};
@@ -19,7 +19,9 @@ use super::relocate::Own;
 use super::symbols::{Definition, to_index};
 use super::tls;
 use super::unwind::Frames;
-use super::value::{self, Addresses, FUNCTION, IFUNC, TLS, Value};
+use super::value::{
+    self, Addresses, FUNCTION, GOT_SYMBOL, IFUNC, TLS, UNRESOLVED, Value, WEAK_ZERO,
+};
 
 /// A finished link. Its memory is unmapped when it is dropped.
 #[derive(Debug)]
@@ -112,11 +114,24 @@ impl Linked<'_> {
         ]
     }
 
-    /// The address of the symbol `name`, as other modules would see it.
+    /// The address of the symbol `name`, as other modules would see it: an ifunc's is its
+    /// stub's, and thread-local variables have none.
     #[must_use]
     pub fn symbol(&self, name: &str) -> Option<u64> {
         let id = self.tables.symbols.find(name.as_bytes())?;
-        self.globals.get(to_index(id)).map(|value| value.addr)
+        let value = *self.globals.get(to_index(id))?;
+        if value.has(TLS | UNRESOLVED | WEAK_ZERO) {
+            return None;
+        }
+        if value.has(GOT_SYMBOL) {
+            return Some(self.own.got.1);
+        }
+        if value.has(IFUNC) {
+            let mut entries = self.plan.entries.iter();
+            let entry = entries.find(|entry| entry.key == Key::Global(id))?;
+            return Some(self.stub_addr(entry.stub?));
+        }
+        Some(value.addr)
     }
 
     pub(crate) fn slot_addr(&self, slot: u32) -> u64 {
@@ -233,7 +248,7 @@ impl Linked<'_> {
         let mut exports = HashMap::new();
         let mut stubs: HashMap<u32, u64> = HashMap::new();
         for entry in &self.plan.entries {
-            if let (super::far::Key::Global(id), Some(stub)) = (entry.key, entry.stub)
+            if let (Key::Global(id), Some(stub)) = (entry.key, entry.stub)
                 && entry.value.has(IFUNC)
             {
                 stubs.insert(id, self.stub_addr(stub));

@@ -137,6 +137,12 @@ impl Placed<'_> {
                         .push(target.row(f, item.value.addr, place, number, "island"));
                 }
             }
+            assert!(
+                built.code.len() <= plan.size,
+                "an island of {} bytes was promised, one of {} built",
+                plan.size,
+                built.code.len()
+            );
             let start = usize::try_from(plan.offset).unwrap_or(usize::MAX);
             let islands = self.memory.working_mem(self.own.islands.0);
             islands[start..start + built.code.len()].copy_from_slice(&built.code);

@@ -241,12 +241,14 @@ impl InFlight {
 
     fn add_region(
         &mut self,
-        group: Group,
+        mut group: Group,
         at: Option<AddrRange>,
         index: usize,
         first: usize,
         page: u64,
     ) -> Result<(), PlaceError> {
+        // Gaps of code regions are filled: they are never all zero.
+        group.zero_fill &= group.kind != SectionKind::Code;
         let size = match at {
             Some(range) => range.len(),
             None => align_up(group.size, page).ok_or(PlaceError::TooBig {
@@ -268,12 +270,12 @@ impl InFlight {
             index,
         };
         let (range, certificate, mut bytes) = match &self.placer {
-            Placer::Mapped { allocator, .. }
-                if group.kind == SectionKind::Code
-                    && at.is_none()
-                    && !may_become_code(allocator) =>
-            {
-                wish.two_views(allocator)?
+            Placer::Mapped {
+                allocator,
+                min_entropy,
+                ..
+            } if group.kind == SectionKind::Code && at.is_none() && !may_become_code(allocator) => {
+                wish.two_views(allocator, min_entropy.unwrap_or(0.0))?
             }
             Placer::Mapped {
                 allocator,

@@ -30,10 +30,15 @@ pub(super) type Taken = (AddrRange, Certificate, Bytes);
 
 impl Wish {
     /// Code that is written through a view of its own.
-    pub(super) fn two_views(self, allocator: &LowAllocator) -> Result<Taken, PlaceError> {
+    pub(super) fn two_views(
+        self,
+        allocator: &LowAllocator,
+        min_entropy: f64,
+    ) -> Result<Taken, PlaceError> {
         let (index, span) = (self.index, self.span);
         let code = allocator
             .allocate_code(self.size, self.align)
+            .and_then(|code| code.certificate().check(min_entropy).map(|()| code))
             .map_err(|source| PlaceError::Section { index, source })?;
         let addr = code.exec_addr();
         let range = AddrRange::at(addr, self.size)

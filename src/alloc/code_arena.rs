@@ -5,6 +5,7 @@
 //! a slot on it is handed out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use low2g_platform::{AddrRange, Backing, PlatformError, Protection, align_down};
 
@@ -92,8 +93,28 @@ impl CodeArena {
             // SAFETY: populate needs a writable claim of ours: the pages lie in the write view.
             unsafe { platform.populate(part(start, end - start)) }?;
             self.populated[index(first)..index(end)].fill(true);
+            self.fault_in(start - self.write.range.start(), end - start);
         }
         Ok(slot)
+    }
+
+    /// Reads each page of `len` bytes from `offset` through the view that executes, so that the
+    /// first call of a function there takes no page fault.
+    fn fault_in(&self, offset: u64, len: u64) {
+        let platform = &self.exec.pages.platform;
+        if platform.is_simulated() {
+            return;
+        }
+        let page = platform.config().page_size;
+        for page in (offset..offset + len).step_by(low2g_platform::to_usize(page)) {
+            let addr = low2g_platform::to_usize(self.exec.range.start() + page);
+            let byte = std::ptr::with_exposed_provenance_mut::<u8>(addr);
+            // SAFETY: AtomicU8::from_ptr needs a byte that is mapped and only accessed atomically
+            // meanwhile: the page is this arena's, readable, and was populated only now, so no slot
+            // on it was handed out before.
+            let byte = unsafe { AtomicU8::from_ptr(byte) };
+            byte.load(Ordering::Relaxed);
+        }
     }
 }
 

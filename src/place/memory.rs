@@ -275,20 +275,8 @@ impl InFlight {
                 && at.is_none()
                 && !may_become_code(&allocator) =>
             {
-                let code = allocator
-                    .allocate_code(size, group.align.max(page))
-                    .and_then(|code| match min_entropy {
-                        Some(minimum) => code.certificate().check(minimum).map(|()| code),
-                        None => Ok(code),
-                    })
-                    .map_err(|source| PlaceError::Section { index, source })?;
-                let range = AddrRange::at(code.exec_addr(), size)
-                    .filter(|range| span.encloses(*range))
-                    .ok_or(PlaceError::Views {
-                        index,
-                        addr: code.exec_addr(),
-                        span,
-                    })?;
+                let align = group.align.max(page);
+                let (range, code) = two_views(&allocator, size, align, min_entropy, index, span)?;
                 (range, code.certificate(), Bytes::Writing(code))
             }
             Placer::Mapped {
@@ -347,9 +335,7 @@ impl InFlight {
                 (range, certificate, bytes)
             }
         };
-        if group.kind == SectionKind::Code {
-            fill_gaps(&mut bytes, &group, &self.slots[first..]);
-        }
+        fill_gaps(&mut bytes, &group, &self.slots[first..]);
         let number = self.regions.len();
         for &(member, offset) in &group.members {
             let slot = &mut self.slots[first + member];
@@ -457,13 +443,33 @@ impl Region {
     }
 }
 
+/// A code region of two views, within `span`.
+fn two_views(
+    allocator: &LowAllocator,
+    size: u64,
+    align: u64,
+    min_entropy: Option<f64>,
+    index: usize,
+    span: AddrRange,
+) -> Result<(AddrRange, CodeBlock), PlaceError> {
+    let code = allocator
+        .allocate_code(size, align)
+        .and_then(|code| match min_entropy {
+            Some(minimum) => code.certificate().check(minimum).map(|()| code),
+            None => Ok(code),
+        })
+        .map_err(|source| PlaceError::Section { index, source })?;
+    let addr = code.exec_addr();
+    match AddrRange::at(addr, size).filter(|range| span.encloses(*range)) {
+        Some(range) => Ok((range, code)),
+        None => Err(PlaceError::Views { index, addr, span }),
+    }
+}
+
 /// Whether private memory that was written may be made executable (not under `PR_SET_MDWE`).
 fn may_become_code(allocator: &LowAllocator) -> bool {
-    allocator
-        .platform()
-        .config()
-        .capabilities
-        .protect_to_execute
+    let config = allocator.platform().config();
+    config.capabilities.protect_to_execute
 }
 
 const fn label(kind: SectionKind) -> &'static str {
@@ -482,6 +488,9 @@ fn fill_gaps(bytes: &mut Bytes, group: &Group, slots: &[Slot]) {
         Bytes::Writing(code) => code.working_mem(),
         Bytes::Untouched | Bytes::Published(_) => return,
     };
+    if group.kind != SectionKind::Code {
+        return;
+    }
     let mut end = 0;
     for &(member, offset) in &group.members {
         memory[to_usize(end)..to_usize(offset)].fill(CODE_FILL);

@@ -197,6 +197,26 @@ fn first_fit_fills_the_window() {
 }
 
 #[test]
+fn first_fit_gives_all_but_a_sliver_of_2_gib() {
+    let sim = simulated(SimOptions {
+        max_map_count: 1 << 20,
+        ..SimOptions::default()
+    });
+    let builder = LowAllocator::builder()
+        .bare()
+        .platform(Arc::clone(&sim) as _);
+    let builder = builder.placement(Placement::FirstFit).floor(64 << 10);
+    let low = builder.reach(Reach::TwoGibFull).build();
+    let low = low.expect("a low window");
+    let mut held = Vec::new();
+    while let Ok(block) = low.allocate(64 << 10, 1) {
+        held.push(block);
+    }
+    // 2,047.8 MiB are 32,764.8 blocks.
+    assert!(held.len() >= 32_765, "{}", held.len());
+}
+
+#[test]
 fn brk_room_is_the_callers_if_given() {
     let sim = simulated(SimOptions {
         low: LowMemory::NonPie { brk: BRK },

@@ -7,29 +7,12 @@
 mod battery;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use battery::elf::{self, Obj, Of, Sec, Sym, Where};
-use battery::tool::{Folder, low2g, output, stderr, stdout};
+use battery::tool::{Folder, low2g, output, refused, stderr, stdout};
 
 const MAIN: &str = "int main(void) { return 0; }";
-
-/// Fails with `code`, one line of error that names all of `words`, and nothing on standard output.
-fn refused(command: &mut Command, code: i32, words: &[&str]) -> Output {
-    let ended = output(command);
-    let text = stderr(&ended);
-    assert_eq!(ended.status.code(), Some(code), "{command:?}: {text}");
-    assert_eq!(stdout(&ended), "", "{command:?}");
-    let lines: Vec<&str> = text.lines().collect();
-    let errors = lines
-        .iter()
-        .filter(|line| line.starts_with("low2g: error: "));
-    assert_eq!(errors.count(), 1, "{command:?}: {text}");
-    for word in words {
-        assert!(text.contains(word), "{command:?} says {word}: {text}");
-    }
-    ended
-}
 
 /// `low2g link FILE` and `low2g run FILE` refuse it alike, with exit code 1.
 fn refused_file(path: &Path, words: &[&str]) {
@@ -127,9 +110,6 @@ fn elf_files_of_another_kind() {
         Path::new(env!("CARGO_BIN_EXE_low2g")),
         &["low2g: input: is a shared library"],
     );
-    let object = folder.compile("m.c", MAIN, &[]);
-    let thin = folder.archive("thin.a", "rcsT", &[&object]);
-    refused_file(&thin, &["thin.a: input: is a thin archive", "ar rcs"]);
     let slim = folder.compile("slim.c", MAIN, &["-flto", "-fno-fat-lto-objects"]);
     refused_file(&slim, &["slim.o: input: ", "-flto"]);
 }
@@ -242,6 +222,14 @@ fn an_ambiguous_section_is_a_usage_error() {
             .arg(&path),
         2,
         &["section name .text is ambiguous: #1 and #2"],
+    );
+    refused(
+        low2g("link")
+            .args(["--map-section", "twice.o,#1=0x5000000"])
+            .args(["--map-section", "twice.o,#1=0x6000000"])
+            .arg(&path),
+        2,
+        &["section #1 is put at 0x5000000 and at 0x6000000"],
     );
     let by_index = output(
         low2g("link")
@@ -359,60 +347,6 @@ fn relocations() {
         &[],
     );
     refused(low2g("run").arg(&tls), 1, &["undefined_symbol: number"]);
-}
-
-#[test]
-fn no_memory_is_exit_code_3() {
-    let folder = Folder::new();
-    for zeros in [3 << 30, 1 << 40, 1 << 62] {
-        let mut object = Obj::default();
-        object.section(Sec::zeros(".bss", elf::ALLOC | elf::WRITE, zeros));
-        let path = folder.object("huge.o", &object);
-        refused(
-            low2g("link").arg(&path),
-            3,
-            &["huge.o(.bss+0x0): memory: ", &zeros.to_string()],
-        );
-        refused(
-            low2g("link").arg("--dry-run").arg(&path),
-            3,
-            &["huge.o(.bss+0x0): memory: "],
-        );
-    }
-    let mut object = Obj::default();
-    object.section(Sec::zeros(".bss.a", elf::ALLOC | elf::WRITE, 1_100_000_000));
-    object.section(Sec::zeros(".bss.b", elf::ALLOC | elf::WRITE, 1_100_000_000));
-    refused(
-        low2g("link").arg(folder.object("both.o", &object)),
-        3,
-        &["both.o(.bss.", "memory: "],
-    );
-    let good = folder.compile("good.c", MAIN, &[]);
-    refused(
-        low2g("link").args(["--min-entropy", "40"]).arg(&good),
-        3,
-        &["memory: ", "40"],
-    );
-    refused(
-        low2g("link").args(["--reach", "0x1000-0x2000"]).arg(&good),
-        3,
-        &["memory: "],
-    );
-}
-
-#[test]
-fn an_address_space_limit_is_exit_code_3() {
-    let folder = Folder::new();
-    let mut object = Obj::default();
-    object.section(Sec::zeros(".bss", elf::ALLOC | elf::WRITE, 1_500_000_000));
-    let path = folder.object("big.o", &object);
-    let tool = env!("CARGO_BIN_EXE_low2g");
-    let script = format!("ulimit -v 1000000; exec {tool} link {}", path.display());
-    refused(
-        Command::new("sh").arg("-c").arg(&script),
-        3,
-        &["big.o(.bss+0x0): memory: ", "RLIMIT_AS"],
-    );
 }
 
 #[test]

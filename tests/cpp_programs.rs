@@ -11,7 +11,8 @@ use std::process::Command;
 
 use support::build;
 use support::command::{assert_same, low2g_on, run};
-use support::{input, require, seed};
+use support::dump::Dump;
+use support::{input, oracle, require, seed};
 
 /// Ways to compile: what the loader is for, and what differs for it most.
 const WAYS: [(&str, &[&str]); 5] = [
@@ -120,6 +121,25 @@ fn far_types_take_mirrors_and_far_objects_islands() {
         let value = row["value"].as_str().expect("hex");
         assert!(value.len() <= "0x7effffff".len(), "{row}: a mirror is low");
         assert_ne!(row["S"], row["value"], "S is the symbol's own address");
+    }
+}
+
+/// Every byte that is relocated in a C++ program, judged by GNU ld; mirrors by formula.
+#[test]
+fn gnu_ld_agrees_with_every_relocated_byte() {
+    if require(cpp_compiler()).is_none() {
+        return;
+    }
+    let seed = seed();
+    for (what, way) in [WAYS[0], WAYS[2], WAYS[3]] {
+        let objects = compile(&["exceptions.cpp"], way);
+        let paths = objects.iter().map(PathBuf::as_path);
+        let mut command = low2g_on("link", seed, &["libstdc++.so.6"], paths);
+        let finished = run(command.args(["--json", "--relax", "none"]), b"");
+        let dump = Dump::parse(&finished.stdout).expect("a dump");
+        let summary = oracle::check(&objects, &dump)
+            .unwrap_or_else(|faults| panic!("{what}, seed {seed}:\n{faults}"));
+        eprintln!("{what}: {summary:?}");
     }
 }
 

@@ -52,7 +52,7 @@ fn every_mode(compiler: &OsStr) {
             "{flags}: the native program is the measure"
         );
         for relax in ["none", "pcrel", "all"] {
-            let mut command = low2g_on("run", seed, &[], [object.as_path()].into_iter());
+            let mut command = low2g_on("run", seed, &[], [object.as_path()]);
             command.args(["--relax", relax, "--"]).args(ARGUMENTS);
             let loaded = run(&mut command, b"");
             let context = format!(

@@ -11,9 +11,11 @@ mod battery;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use battery::ar;
 use battery::elf::{self, Form, Group, Obj, Of, Sec, Sym, Where};
 use battery::link::{Externals, dry, link};
 use battery::rng::{Rng, seed};
+use battery::tool::Folder;
 use low2g::alloc::LowAllocator;
 use low2g::link::report::Report;
 use low2g::link::{ExternalKind, Input, LinkFailure, LinkOptions};
@@ -25,6 +27,24 @@ const HANG: Duration = Duration::from_secs(20);
 fn demo() -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/demo/demo.o");
     std::fs::read(path).expect("demo.o is part of the repository")
+}
+
+/// What a compiler makes: unwind tables, thread-locals, debug information, constructors.
+fn compiled() -> Vec<u8> {
+    let source = "
+        static __thread int counter = 5; __thread long zeros[9]; extern int printf(const char *, ...);
+        static int even(void) { return 2; } static int (*choose(void))(void) { return even; }
+        int chosen(void) __attribute__((ifunc(\"choose\")));
+        __attribute__((constructor)) static void begin(void) { counter++; }
+        __attribute__((weak)) int weak(int x) { switch (x) { case 1: return 7; case 2: return 9; case 3: return 1; case 4: return 8; case 5: return 3; } return x; }
+        int main(int c, char **v) { zeros[c]++; return printf(\"%d\", counter + chosen() + weak(c)); }";
+    let folder = Folder::new();
+    let object = folder.compile(
+        "real.c",
+        source,
+        &["-g", "-fexceptions", "-ffunction-sections"],
+    );
+    std::fs::read(object).expect("it was just compiled")
 }
 
 /// An object with every kind of section: groups, CREL, commons, ifuncs, init arrays, notes.
@@ -121,10 +141,11 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let members = vec![("one.o", rich().build()), ("two.o", demo())];
     let index = [("main", 0), ("demo_sum", 1)];
     vec![
+        ("real.o", compiled()),
         ("demo.o", demo()),
         ("rich.o", rich().build()),
-        ("lib.a", elf::archive(&members, Some(&index))),
-        ("bare.a", elf::archive(&members, None)),
+        ("lib.a", ar::archive(&members, Some(&index))),
+        ("bare.a", ar::archive(&members, None)),
     ]
 }
 
@@ -328,5 +349,71 @@ fn absurd_numbers_in_every_header_field() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn a_long_function_of_far_references_is_linear() {
+    let count = 20_000u64;
+    let mut object = Obj::default();
+    let text = object.section(Sec::text(
+        [0x48, 0x8b, 0x05, 0, 0, 0, 0].repeat(index(count)),
+    ));
+    object.symbol(Sym::new("f", elf::GLOBAL, elf::FUNC, Where::In(text), 0));
+    let far = object.symbol(Sym::new(
+        "stdout",
+        elf::GLOBAL,
+        elf::NOTYPE,
+        Where::Undefined,
+        0,
+    ));
+    for number in 0..count {
+        object.sections[text].rels.push(elf::Rel {
+            offset: 7 * number + 3,
+            kind: 2,
+            of: Of::Sym(far),
+            addend: -4,
+        });
+    }
+    let bytes = object.build();
+    let start = Instant::now();
+    let options = LinkOptions::default();
+    let externals = Externals::default().with("stdout", 0x7fff_1234_2000, ExternalKind::Data);
+    let inputs = [Input::from_bytes("long.o", bytes)];
+    link(&inputs, &options, &externals, &dry(1)).expect("every reference takes an island");
+    // Decoding from the function's start for each takes minutes without optimisation.
+    assert!(start.elapsed() < HANG, "took {:?}", start.elapsed());
+}
+
+fn index(value: u64) -> usize {
+    usize::try_from(value).expect("64-bit tests")
+}
+
+#[test]
+fn zeros_beyond_any_memory_are_refused_not_allocated() {
+    let mut zeros = Obj::default();
+    zeros.section(Sec::zeros("zone", elf::ALLOC | elf::WRITE, 1 << 40));
+    let start = zeros.symbol(Sym::new(
+        "__start_zone",
+        elf::GLOBAL,
+        elf::NOTYPE,
+        Where::Undefined,
+        0,
+    ));
+    zeros.section(Sec::data([0u8; 8]).rel(0, 1, Of::Sym(start), 0));
+    let mut contents = Obj::default();
+    contents.section(Sec::new("zone", elf::ALLOC | elf::WRITE, vec![1; 8]));
+    let inputs = [
+        Input::from_bytes("zeros.o", zeros.build()),
+        Input::from_bytes("contents.o", contents.build()),
+    ];
+    for base in [None, Some(1 << 32)] {
+        let options = LinkOptions {
+            base,
+            ..LinkOptions::default()
+        };
+        let failure = link(&inputs, &options, &Externals::default(), &dry(1))
+            .expect_err("contents behind a TiB of zeros");
+        assert!(failure.is_memory(), "{failure}");
     }
 }

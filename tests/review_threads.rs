@@ -28,7 +28,7 @@ fn eight_threads_share_a_session() {
                 kept.push(module);
             }
         }
-        let squares = |module: &low2g::link::Module| module.symbol("squares");
+        let squares = |module: &std::sync::Arc<low2g::link::Module>| module.symbol("squares");
         let list: Vec<_> = kept.iter().filter_map(squares).collect();
         list.iter()
             .map(|export| (export.addr, export.addr + export.size))

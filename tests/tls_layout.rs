@@ -118,7 +118,7 @@ fn bytes_and_offsets_are_those_of_gnu_ld() {
                     "-Dstatic=".to_owned(),
                 ],
             );
-            let dump = dump(&[object.clone()], ALONE);
+            let dump = dump(std::slice::from_ref(&object), ALONE);
             assert_eq!(dump["status"], "ok", "{}: {}", model.name, dump["errors"]);
             let elf = gnu_ld(&[object]);
             assert_eq!(
@@ -129,7 +129,8 @@ fn bytes_and_offsets_are_those_of_gnu_ld() {
             );
             assert_eq!(dump["tls"]["mode"], "static");
             assert_eq!(dump["tls"]["align"], align);
-            let block = number(&dump["tls"]["offset"]);
+            let block = dump["tls"]["offset"].as_i64().expect("offsets are numbers");
+            let block = block.cast_unsigned();
             for row in rows(&dump, "symbols") {
                 if row["kind"] == "tls" {
                     let offset = number(&row["addr"]);
@@ -172,10 +173,10 @@ fn relaxation_is_as_asked() {
             .expect("listed");
         let object = compile("define.c", model.flags, &[]);
         let options = |relax| [ALONE, &["--relax", relax]].concat();
-        let relaxed = actions(&dump(&[object.clone()], &options("all")));
+        let relaxed = actions(&dump(std::slice::from_ref(&object), &options("all")));
         assert!(relaxed.contains_key(all), "{name}: {relaxed:?}");
         assert!(!relaxed.contains_key("got"), "{name}: {relaxed:?}");
-        let some = actions(&dump(&[object.clone()], &options("pcrel")));
+        let some = actions(&dump(std::slice::from_ref(&object), &options("pcrel")));
         assert!(some.contains_key(pcrel), "{name}: {some:?}");
         // Without relaxation every access keeps its slot.
         let none = dump(&[object], &options("none"));
@@ -251,4 +252,68 @@ fn the_process_s_offsets_show_in_the_dump() {
     assert_eq!(refused["status"], "error");
     let message = refused["errors"][0]["message"].as_str().expect("text");
     assert!(message.contains("layout without the process"), "{message}");
+}
+
+/// Debuggers want a variable's offset in the block, whatever the code does.
+#[test]
+fn debug_information_holds_offsets_in_the_block() {
+    let model = MODELS
+        .iter()
+        .find(|model| model.name == "le")
+        .expect("listed");
+    let object = compile("define.c", model.flags, &["-g".to_owned()]);
+    let dump = dump(std::slice::from_ref(&object), ALONE);
+    let elf = Elf::parse(std::fs::read(&object).expect("compiled"));
+    let index = elf
+        .sections
+        .iter()
+        .position(|section| section.name == ".debug_info");
+    let sections = dump["objects"][0]["sections"].as_array().expect("a list");
+    let row = sections.iter().find(|row| row["name"] == ".debug_info");
+    let text = row.expect("listed")["bytes"]
+        .as_str()
+        .expect("not loaded: has bytes");
+    let mut offsets = BTreeMap::new();
+    for rela in elf.relocations(index.expect("compiled with -g")) {
+        // R_X86_64_DTPOFF64 and R_X86_64_DTPOFF32.
+        if [17, 21].contains(&rela.kind) {
+            let at = 2 * usize::try_from(rela.offset).expect("small");
+            let low = u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal");
+            offsets.insert(elf.symbols[rela.symbol].name.clone(), u64::from(low));
+        }
+    }
+    assert_eq!(offsets.len(), 4, "{offsets:?}");
+    for row in rows(&dump, "symbols")
+        .iter()
+        .filter(|row| row["kind"] == "tls")
+    {
+        let name = row["name"].as_str().expect("a name");
+        if let Some(offset) = offsets.get(name) {
+            assert_eq!(*offset, number(&row["addr"]), "{name}");
+        }
+    }
+}
+
+/// `low2g doctor` tells what is left, and the setting it advises raises it.
+#[test]
+fn doctor_measures_the_static_space() {
+    let measure = |setting: Option<&str>| {
+        let mut command = low2g("doctor");
+        command.arg("--json");
+        match setting {
+            Some(setting) => command.env("GLIBC_TUNABLES", setting),
+            None => command.env_remove("GLIBC_TUNABLES"),
+        };
+        let finished = run(&mut command, b"");
+        let document: Value = serde_json::from_slice(&finished.stdout).expect("JSON");
+        let checks = document["checks"].as_array().expect("a list").clone();
+        let check = checks.iter().find(|check| check["id"] == "static-tls");
+        let value = check.expect("listed")["value"].as_str().expect("text");
+        let bytes = value.split(' ').next().unwrap_or_default().to_owned();
+        bytes.parse::<u64>().expect("a number")
+    };
+    let usual = measure(None);
+    assert!((512..4096).contains(&usual), "{usual}");
+    let raised = measure(Some("glibc.rtld.optional_static_tls=100000"));
+    assert!((90_000..110_000).contains(&raised), "{raised}");
 }

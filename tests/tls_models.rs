@@ -227,3 +227,76 @@ fn eight_threads_load_at_once() {
         }
     });
 }
+
+/// A variable that one module defines and another uses.
+#[test]
+fn two_modules_share_one_copy_a_thread() {
+    let _alone = alone();
+    for defining in MODELS {
+        let defined = compile("define.c", defining.flags, &flags(16));
+        let definer = load(&[defined], Relax::All).expect("loads");
+        let filled = pointer(&definer, "define_filled");
+        for using in MODELS {
+            if using.name.starts_with("ld") || using.name == "desc-ld" {
+                continue;
+            }
+            let context = format!("{} used by {}", defining.name, using.name);
+            let mut session = low2g::link::Session::new().expect("low memory");
+            assert!(session.define_thread_local("filled", &definer));
+            assert!(session.define_thread_local("zeroed", &definer));
+            assert!(!session.define_thread_local("kept_filled", &definer));
+            let used = compile("use.c", using.flags, &[]);
+            let input = low2g::link::Input::from_file(used).expect("compiled");
+            // SAFETY: the object has no constructors.
+            let loaded = unsafe { session.load(&[input]) };
+            if !defining.fixed && (using.fixed || using.name == "desc") {
+                let text = loaded.expect_err("no constant offset").to_string();
+                assert!(text.contains("another module defines"), "{context}: {text}");
+                continue;
+            }
+            let user = loaded.unwrap_or_else(|error| panic!("{context}: {error}"));
+            let seen = pointer(&user, "use_filled");
+            let there = Worker::start();
+            assert_eq!(
+                there.run(move || seen().addr()),
+                there.run(move || filled().addr())
+            );
+            assert_eq!(seen(), filled(), "{context}");
+            there.end();
+        }
+    }
+}
+
+/// Modules of one session find each other's variables, and hold each other.
+#[test]
+fn later_modules_of_a_session_find_earlier_variables() {
+    let _alone = alone();
+    for (defining, using) in [
+        ("le", "le"),
+        ("le", "gd"),
+        ("gd", "gd"),
+        ("desc", "gd-large"),
+    ] {
+        let flags_of = |name| {
+            let model = MODELS.iter().find(|model| model.name == name);
+            model.expect("listed").flags
+        };
+        let session = low2g::link::Session::new().expect("low memory");
+        let load = |source, name| {
+            let object = compile(source, flags_of(name), &[]);
+            let input = low2g::link::Input::from_file(object).expect("compiled");
+            // SAFETY: the objects have no constructors.
+            unsafe { session.load(&[input]) }.unwrap_or_else(|error| panic!("{error}"))
+        };
+        let definer = load("define.c", defining);
+        let user = load("use.c", using);
+        let (filled, seen) = (
+            pointer(&definer, "define_filled"),
+            pointer(&user, "use_filled"),
+        );
+        assert_eq!(seen(), filled(), "{defining} used by {using}");
+        drop(definer);
+        // SAFETY: the user holds the definer; the variable has bytes.
+        assert_eq!(unsafe { seen().read() }, 1);
+    }
+}

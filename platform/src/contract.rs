@@ -260,6 +260,10 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
     /// randomness is one that this must not run on (asserts).
     fn random(&self, buffer: &mut [u8]);
 
+    /// A number that differs in this process and in every process that forked off it; cheap
+    /// enough to be asked before each random number.
+    fn process(&self) -> u64;
+
     /// Makes code just written at `range` visible to instruction fetch on this core (nothing on x86-64).
     fn flush_instruction_cache(&self, range: AddrRange);
 }

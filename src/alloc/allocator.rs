@@ -8,15 +8,17 @@ use std::sync::Arc;
 use low2g_platform::{AddrRange, Platform, PlatformError, Protection, align_up};
 use parking_lot::Mutex;
 
-use crate::alloc::block::DataArena;
-use crate::alloc::builder::Builder;
+use crate::alloc::builder::{Builder, Hardening};
 use crate::alloc::claim::Want;
 use crate::alloc::code_arena::CodeArena;
 use crate::alloc::error::AllocError;
 use crate::alloc::exact::Source;
+use crate::alloc::heap::Heap;
 use crate::alloc::mapping::Mapping;
+use crate::alloc::own::Retired;
 use crate::alloc::pages::Pages;
 use crate::alloc::policy::Placement;
+use crate::alloc::raw::RawOwned;
 use crate::alloc::reach::Reach;
 use crate::alloc::snapshot::{self, SnapshotRegion};
 use crate::alloc::space::{Kind, Owned};
@@ -36,8 +38,17 @@ pub(crate) struct Inner {
     pub(crate) min_entropy: f64,
     pub(crate) floor: u64,
     pub(crate) window: AddrRange,
-    // Lock order: a tier's lock is taken before the pages', never after.
-    pub(crate) data: Mutex<Tier<DataArena>>,
+    pub(crate) min_conditional_entropy: f64,
+    pub(crate) hardening: Hardening,
+    pub(crate) page_size: u64,
+    /// Whether addresses are only numbers.
+    pub(crate) simulated: bool,
+    /// Whether a picked slot must be looked at: a minimum, or a check for writes after its free.
+    pub(crate) checked_slots: bool,
+    // Lock order: a pool's or tier's lock is taken before the pages', never after.
+    pub(crate) heap: Heap,
+    pub(crate) raw_owned: RawOwned,
+    pub(crate) retired: Retired,
     pub(crate) code: Mutex<Tier<CodeArena>>,
 }
 
@@ -117,7 +128,9 @@ impl LowAllocator {
             kind: request.kind,
             label: request.label.as_str().into(),
         };
-        let min_entropy = request.min_entropy.unwrap_or(inner.min_entropy);
+        // A block of its own has as many bits of both kinds.
+        let least = inner.min_entropy.max(inner.min_conditional_entropy);
+        let min_entropy = request.min_entropy.unwrap_or(least);
         let (range, certificate) = match request.at {
             Some(at) => {
                 let align = request.align.max(config.granularity);
@@ -162,7 +175,7 @@ impl LowAllocator {
     /// Bytes of a page.
     #[must_use]
     pub fn page_size(&self) -> u64 {
-        self.platform().config().page_size
+        self.inner.page_size
     }
 
     /// The addresses that blocks may have unless a request says otherwise.
@@ -181,10 +194,7 @@ impl LowAllocator {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let mut statistics = self.inner.pages.state.lock().statistics;
-        let data = self.inner.data.lock();
-        statistics.data_arena_bytes = data.arena_bytes;
-        statistics.data_slot_bytes = data.slot_bytes;
-        drop(data);
+        (statistics.data_arena_bytes, statistics.data_slot_bytes) = self.inner.heap.bytes();
         let code = self.inner.code.lock();
         statistics.code_arena_bytes = code.arena_bytes;
         statistics.code_slot_bytes = code.slot_bytes;

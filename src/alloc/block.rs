@@ -4,50 +4,21 @@
 //! Invariants: a block's bytes are readable, writable, zero at first, and
 //! nobody else's while it lives; an arena goes with its last block.
 
-use low2g_platform::{AddrRange, Protection, to_usize};
+use low2g_platform::{AddrRange, to_usize};
 
-use crate::alloc::allocator::{LowAllocator, MapRequest, whole_pages};
+use crate::alloc::allocator::{LowAllocator, whole_pages};
 use crate::alloc::certificate::Certificate;
-use crate::alloc::claim::Want;
-use crate::alloc::error::AllocError;
-use crate::alloc::exact::Source;
-use crate::alloc::mapping::Mapping;
+use crate::alloc::error::{AllocError, Misuse};
+use crate::alloc::heap::Taken;
+use crate::alloc::own::Own;
 use crate::alloc::policy::Placement;
-use crate::alloc::slots::{Pick, Slots, slot_size};
-use crate::alloc::space::{Kind, Owned};
-use crate::alloc::tier::{Arena, Class, Picked};
-
-/// Largest slot in bytes; what needs more has a mapping of its own.
-const MAX_SLOT: u64 = 32 << 10;
-
-/// Small blocks of data.
-#[derive(Debug)]
-pub(crate) struct DataArena {
-    mapping: Mapping,
-    slots: Slots,
-}
-
-impl Arena for DataArena {
-    fn base(&self) -> u64 {
-        self.mapping.range().start()
-    }
-    fn bytes(&self) -> u64 {
-        self.mapping.range().len()
-    }
-    fn certificate(&self) -> Certificate {
-        self.mapping.certificate()
-    }
-    fn slots(&self) -> &Slots {
-        &self.slots
-    }
-    fn slots_mut(&mut self) -> &mut Slots {
-        &mut self.slots
-    }
-}
+use crate::alloc::slots::{Pick, class_of, class_size};
+use crate::alloc::space::Kind;
 
 /// Low memory for data, zeroed; dropping it frees it.
 #[derive(Debug)]
 pub struct LowBlock {
+    allocator: LowAllocator,
     range: AddrRange,
     certificate: Certificate,
     home: Home,
@@ -55,11 +26,10 @@ pub struct LowBlock {
 
 #[derive(Debug)]
 enum Home {
-    Own(Mapping),
-    Slot {
-        allocator: LowAllocator,
-        picked: Picked,
-    },
+    /// Pages of its own; `None` once dropped.
+    Own(Option<Own>),
+    /// A slot of so many bytes.
+    Slot(u64),
 }
 
 impl LowAllocator {
@@ -69,37 +39,27 @@ impl LowAllocator {
     /// See [`AllocError`]; nothing of the request is left mapped.
     pub fn allocate(&self, size: u64, align: u64) -> Result<LowBlock, AllocError> {
         self.check_block(size, align)?;
-        let page = self.page_size();
-        if size > MAX_SLOT || align > page || slot_size(size, align) > MAX_SLOT {
-            let request = MapRequest {
-                align,
-                ..MapRequest::new(size)
-            };
-            let mapping = self.map(&request)?;
+        let class = class_of(size, align).filter(|_| align <= self.page_size());
+        let Some(class) = class else {
+            let own = self.with_trim(|| self.map_own(size, align, Kind::Block))?;
             return Ok(LowBlock {
-                range: part(mapping.range().start(), size),
-                certificate: mapping.certificate(),
-                home: Home::Own(mapping),
-            });
-        }
-        let picked = self.pick_data_slot(slot_size(size, align))?;
-        let block = LowBlock {
-            range: part(picked.base + picked.offset(), size),
-            certificate: picked.certificate,
-            home: Home::Slot {
                 allocator: self.clone(),
-                picked,
-            },
+                range: part(own.range().start(), size),
+                certificate: own.certificate(),
+                home: Home::Own(Some(own)),
+            });
         };
-        if picked.dirty && !self.platform().is_simulated() {
-            let start = std::ptr::with_exposed_provenance_mut::<u8>(to_usize(block.addr()));
-            // SAFETY: write_bytes needs that many writable bytes that nobody else uses: the slot
-            // was free, is now the new block's, and its arena is mapped to read and write.
-            unsafe { start.write_bytes(0, to_usize(picked.class.slot)) };
+        let taken = self.take_slot(class)?;
+        let slot = class_size(class);
+        if taken.dirty && !self.inner.heap.settings.clear_on_free {
+            self.inner.heap.clear(taken.addr, slot);
         }
-        // Refused only now, so that the block frees its slot.
-        self.check_minimum(&picked.certificate)?;
-        Ok(block)
+        Ok(LowBlock {
+            allocator: self.clone(),
+            range: part(taken.addr, size),
+            certificate: taken.certificate(self.inner.heap.settings.random),
+            home: Home::Slot(slot),
+        })
     }
 
     /// Whether a block of this size and alignment can be asked for.
@@ -117,66 +77,61 @@ impl LowAllocator {
 
     /// Refuses a slot that is too easy to guess.
     pub(crate) fn check_minimum(&self, certificate: &Certificate) -> Result<(), AllocError> {
-        certificate.check(self.inner.min_entropy)
+        let inner = &self.inner;
+        let pairs = [
+            (certificate.entropy_bits, inner.min_entropy),
+            (certificate.conditional_bits, inner.min_conditional_entropy),
+        ];
+        let missed = pairs.into_iter().find(|(bits, minimum)| bits < minimum);
+        let Some((bits, minimum)) = missed else {
+            return Ok(());
+        };
+        Err(AllocError::EntropyTooLow {
+            bits,
+            minimum,
+            free_slots: certificate.free_slots,
+            advice: "use randomized placement without a seed, or lower the minimum",
+        })
     }
 
-    /// Takes a slot of `slot` bytes, adding an arena where the placement asks for one.
-    fn pick_data_slot(&self, slot: u64) -> Result<Picked, AllocError> {
-        let below = |bound| self.random_below(bound);
-        let pick = self.pick(&below);
-        let granularity = self.platform().config().granularity;
-        let class = Class { slot, alone: false };
-        let mut tier = self.inner.data.lock();
-        let free = tier.free(class);
-        if pick.wants_arena(free) {
-            match self.new_data_arena(slot, &pick) {
-                Ok(arena) => tier.add(class, arena),
-                // Fewer candidates than wished for are better than none; the certificate says so.
-                Err(_) if free > 0 => {}
-                Err(error) => return Err(error),
-            }
+    /// Takes a slot of `class`, adding an arena where the placement asks for one.
+    #[inline]
+    pub(crate) fn take_slot(&self, class: usize) -> Result<Taken, AllocError> {
+        let heap = &self.inner.heap;
+        let taken = heap.take(class, |size| self.map_own(size, 1, Kind::Arena))?;
+        if self.inner.checked_slots {
+            self.check_slot(&taken, class)?;
         }
-        let picked = tier.take(class, granularity, &pick);
-        Ok(picked.expect("there was a free slot, or an arena was added"))
+        Ok(taken)
     }
 
-    /// How this allocator's placement picks slots.
+    /// What hardening asks of a slot that was just picked.
+    #[cold]
+    fn check_slot(&self, taken: &Taken, class: usize) -> Result<(), AllocError> {
+        let heap = &self.inner.heap;
+        let slot = class_size(class);
+        if heap.settings.clear_on_free && taken.dirty && !heap.is_clear(taken.addr, slot) {
+            // The slot stays taken: whoever wrote to it may do so again.
+            return Err(AllocError::Misuse(Misuse::WrittenAfterFree {
+                addr: taken.addr,
+                size: slot,
+            }));
+        }
+        let refused = self.check_minimum(&taken.certificate(heap.settings.random));
+        if refused.is_err() {
+            heap.give(taken.addr)
+                .expect("the slot lies in an arena")
+                .expect("the slot was just picked");
+        }
+        refused
+    }
+
+    /// How this allocator's placement picks code slots.
     pub(crate) fn pick<'a>(&self, below: &'a dyn Fn(u64) -> u64) -> Pick<'a> {
         match self.placement() {
             Placement::FirstFit => Pick::Lowest,
             Placement::Randomized | Placement::Kernel => Pick::Random(below),
         }
-    }
-
-    fn new_data_arena(&self, slot: u64, pick: &Pick<'_>) -> Result<DataArena, AllocError> {
-        let page = self.page_size();
-        let full = pick.arena_bytes(slot, page);
-        let mapping = match self.map_arena(full) {
-            // The largest hole may still do for a small one.
-            Err(AllocError::Exhausted { .. }) => self.map_arena(slot.next_multiple_of(page))?,
-            result => result?,
-        };
-        let slots = Slots::new(mapping.range().len() / slot);
-        Ok(DataArena { mapping, slots })
-    }
-
-    fn map_arena(&self, size: u64) -> Result<Mapping, AllocError> {
-        let pages = &self.inner.pages;
-        let protection = Protection::ReadWrite;
-        let (range, certificate) = pages.claim(&Want {
-            size,
-            align: 1,
-            window: self.window(),
-            placement: self.placement(),
-            // The minimum is for blocks: a slot adds its own bits.
-            min_entropy: 0.0,
-            source: Source::Private(protection),
-            owned: Owned {
-                kind: Kind::Arena,
-                label: "".into(),
-            },
-        })?;
-        Ok(Mapping::new(pages.clone(), range, certificate, protection))
     }
 }
 
@@ -204,8 +159,8 @@ impl LowBlock {
     #[must_use]
     pub fn usable_size(&self) -> u64 {
         match &self.home {
-            Home::Own(mapping) => mapping.range().len(),
-            Home::Slot { picked, .. } => picked.class.slot,
+            Home::Own(own) => own.as_ref().map_or(0, |own| own.range().len()),
+            Home::Slot(bytes) => *bytes,
         }
     }
 
@@ -247,12 +202,8 @@ impl LowBlock {
 
     /// The first of `size()` bytes that are mapped to read and write, zeroed at first, and this block's own.
     fn pointer(&self) -> *mut u8 {
-        let platform = match &self.home {
-            Home::Own(mapping) => mapping.platform(),
-            Home::Slot { allocator, .. } => allocator.platform(),
-        };
         assert!(
-            !platform.is_simulated(),
+            !self.allocator.platform().is_simulated(),
             "a simulated platform has no memory to touch"
         );
         std::ptr::with_exposed_provenance_mut(to_usize(self.addr()))
@@ -261,10 +212,18 @@ impl LowBlock {
 
 impl Drop for LowBlock {
     fn drop(&mut self) {
-        if let Home::Slot { allocator, picked } = &self.home {
-            let emptied = allocator.inner.data.lock().give(picked);
-            // Unmapping needs no lock of the tier.
-            drop(emptied);
+        match &mut self.home {
+            Home::Own(own) => {
+                if let Some(own) = own.take() {
+                    self.allocator.retire(own);
+                }
+            }
+            Home::Slot(_) => {
+                let given = self.allocator.inner.heap.give(self.range.start());
+                if let Some(Err(misuse)) = given {
+                    panic!("a block was freed behind its handle's back: {misuse}");
+                }
+            }
         }
     }
 }

@@ -7,8 +7,11 @@ use parking_lot::Mutex;
 
 use crate::alloc::allocator::{Inner, LowAllocator};
 use crate::alloc::error::AllocError;
+use crate::alloc::heap::{Heap, HeapSettings};
+use crate::alloc::own::Retired;
 use crate::alloc::pages::Pages;
 use crate::alloc::policy::Placement;
+use crate::alloc::raw::RawOwned;
 use crate::alloc::reach::{DEFAULT_FLOOR, HARD_FLOOR, Reach};
 
 /// What an allocator is built from.
@@ -21,6 +24,47 @@ pub struct Builder {
     floor: u64,
     brk_room: Option<u64>,
     platform: Option<Arc<dyn Platform>>,
+    min_conditional_entropy: f64,
+    byte_limit: u64,
+    hardening: Hardening,
+}
+
+/// What stands between a bug and its exploit; each costs time or memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hardening {
+    /// Inaccessible pages around blocks of their own.
+    pub(crate) guards: bool,
+    /// And around arenas.
+    pub(crate) arena_guards: bool,
+    /// Freed slots of each size (and shard) that wait before they are used again.
+    pub(crate) late_slots: usize,
+    /// Bytes of freed blocks of their own that wait, inaccessible.
+    pub(crate) late_bytes: u64,
+    /// Freed slots are cleared, and checked when they are used again.
+    pub(crate) clear_on_free: bool,
+}
+
+impl Hardening {
+    const BARE: Self = Self {
+        guards: false,
+        arena_guards: false,
+        late_slots: 0,
+        late_bytes: 0,
+        clear_on_free: false,
+    };
+    const DEFAULT: Self = Self {
+        guards: true,
+        late_slots: 64,
+        late_bytes: 32 << 20,
+        ..Self::BARE
+    };
+    const HARDENED: Self = Self {
+        guards: true,
+        arena_guards: true,
+        late_slots: 256,
+        late_bytes: 64 << 20,
+        clear_on_free: true,
+    };
 }
 
 impl Default for Builder {
@@ -33,11 +77,65 @@ impl Default for Builder {
             floor: DEFAULT_FLOOR,
             brk_room: None,
             platform: None,
+            min_conditional_entropy: 0.0,
+            byte_limit: u64::MAX,
+            hardening: Hardening::DEFAULT,
         }
     }
 }
 
 impl Builder {
+    /// Preset: placement as chosen, no guards, no quarantine; the fastest.
+    #[must_use]
+    pub fn bare(mut self) -> Self {
+        self.hardening = Hardening::BARE;
+        self
+    }
+
+    /// Preset: guards around blocks of their own and around arenas; longer quarantines; freed slots
+    /// are cleared, and an allocation that finds one written to is refused
+    /// ([`Misuse::WrittenAfterFree`](crate::alloc::Misuse)).
+    ///
+    /// Without this and [`Builder::bare`]: guards around blocks of their own, short quarantines.
+    #[must_use]
+    pub fn hardened(mut self) -> Self {
+        self.hardening = Hardening::HARDENED;
+        self
+    }
+
+    /// Whether blocks with pages of their own have an inaccessible page before and after them
+    /// (default: yes).
+    #[must_use]
+    pub fn guards(mut self, guards: bool) -> Self {
+        self.hardening.guards = guards;
+        self
+    }
+
+    /// How much that was freed waits before it is used again: `slots` small blocks of each size
+    /// (in each of 8 shards), `bytes` of blocks with pages of their own. 0 and 0 for none.
+    #[must_use]
+    pub fn quarantine(mut self, slots: usize, bytes: u64) -> Self {
+        self.hardening.late_slots = slots;
+        self.hardening.late_bytes = bytes;
+        self
+    }
+
+    /// Bits of conditional entropy (for one who knows all other live addresses) below which a
+    /// request is refused (default 0).
+    #[must_use]
+    pub fn min_conditional_entropy(mut self, bits: f64) -> Self {
+        self.min_conditional_entropy = bits;
+        self
+    }
+
+    /// Bytes of address space that the allocator may hold in all, views and guards counted
+    /// (default: no limit).
+    #[must_use]
+    pub fn byte_limit(mut self, bytes: u64) -> Self {
+        self.byte_limit = bytes;
+        self
+    }
+
     /// The addresses that blocks may have unless a request says otherwise (default `2g`).
     #[must_use]
     pub fn reach(mut self, reach: Reach) -> Self {
@@ -101,26 +199,49 @@ impl Builder {
                 expected: "at least 64 KiB (0x10000)",
             });
         }
-        if self.min_entropy.is_nan() {
-            return Err(AllocError::BadRequest {
-                what: "minimum entropy",
-                value: self.min_entropy.to_bits(),
-                expected: "a number of bits",
-            });
+        for minimum in [self.min_entropy, self.min_conditional_entropy] {
+            if minimum.is_nan() {
+                return Err(AllocError::BadRequest {
+                    what: "minimum entropy",
+                    value: minimum.to_bits(),
+                    expected: "a number of bits",
+                });
+            }
         }
         let platform = match self.platform {
             Some(platform) => platform,
             None => low2g_platform::native()?,
         };
         let window = self.reach.window_above(platform.config(), self.floor)?;
+        let hardening = self.hardening;
+        let settings = HeapSettings {
+            random: self.placement != Placement::FirstFit,
+            late: hardening.late_slots,
+            clear_on_free: hardening.clear_on_free,
+        };
+        let pages = Pages::new(
+            Arc::clone(&platform),
+            self.brk_room,
+            self.seed,
+            self.byte_limit,
+        );
+        let seed = pages.state.lock().random.derive(u64::MAX - 1);
+        let has_minimum = self.min_entropy > 0.0 || self.min_conditional_entropy > 0.0;
         Ok(LowAllocator {
             inner: Arc::new(Inner {
-                pages: Arc::new(Pages::new(platform, self.brk_room, self.seed)),
+                min_conditional_entropy: self.min_conditional_entropy,
+                page_size: platform.config().page_size,
+                simulated: platform.is_simulated(),
+                checked_slots: has_minimum || hardening.clear_on_free,
+                heap: Heap::new(Arc::clone(&platform), window, seed, settings),
+                raw_owned: RawOwned::default(),
+                retired: Retired::new(hardening.late_bytes),
+                hardening,
+                pages: Arc::new(pages),
                 placement: self.placement,
                 min_entropy: self.min_entropy,
                 floor: self.floor,
                 window,
-                data: Mutex::default(),
                 code: Mutex::default(),
             }),
         })

@@ -54,6 +54,7 @@ impl Pages {
         };
         let mut state = self.state.lock();
         state.random.check_fork(&*self.platform);
+        self.check_limit(&state, want.size)?;
         let fresh = self.ensure_surveyed(&mut state, want.window)?;
         let mut claim = Claim {
             pages: self,
@@ -82,6 +83,7 @@ impl Pages {
         owned: Owned,
     ) -> Result<Certificate, AllocError> {
         let mut state = self.state.lock();
+        self.check_limit(&state, range.len())?;
         let occupied = |holder: String| AllocError::Occupied { range, holder };
         if let Some((_, Owner::Ours(ours))) = state
             .space

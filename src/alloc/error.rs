@@ -147,9 +147,59 @@ pub enum AllocError {
         /// Name of the call.
         call: &'static str,
     },
+    /// More than the allocator may hold.
+    #[error(
+        "{size} more bytes would exceed the allocator's limit of {limit}, of which {live} are held: \
+         release low memory, or raise Builder::byte_limit"
+    )]
+    ByteLimit {
+        /// Bytes asked for, in whole pages.
+        size: u64,
+        /// Bytes held in mappings now.
+        live: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A freed block was found changed.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
     /// Another call of the system failed.
     #[error(transparent)]
     Platform(#[from] PlatformError),
+}
+
+/// Why an address cannot be freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// The block that starts there is free already.
+    #[error("{addr:#x} is freed, but is not in use: a second free of it")]
+    NotInUse {
+        /// The address.
+        addr: u64,
+    },
+    /// It is not where a block starts.
+    #[error("{addr:#x} is freed, but lies inside the block at {start:#x}")]
+    Inside {
+        /// The address.
+        addr: u64,
+        /// Where the block (or the slot for one) starts.
+        start: u64,
+    },
+    /// No block of this allocator is there.
+    #[error("{addr:#x} is freed, but is no block of this allocator: foreign, or freed before")]
+    NotOurs {
+        /// The address.
+        addr: u64,
+    },
+    /// A freed block was written to before it was used again.
+    #[error("the freed block at {addr:#x} of {size} bytes was written to after its free")]
+    WrittenAfterFree {
+        /// Where the block starts.
+        addr: u64,
+        /// Bytes of its slot.
+        size: u64,
+    },
 }
 
 /// Most holders that [`AllocError::Exhausted`] lists.

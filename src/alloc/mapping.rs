@@ -76,14 +76,7 @@ impl Mapping {
     /// [`AllocError::Platform`] if the system refuses: what access the pages then have is
     /// not known, and they count as inaccessible.
     pub fn protect(&mut self, part: AddrRange, protection: Protection) -> Result<(), AllocError> {
-        let page = self.pages.platform.config().page_size;
-        let whole = part.start().is_multiple_of(page) && part.end().is_multiple_of(page);
-        if part.is_empty() || !whole || !self.range.encloses(part) {
-            return Err(AllocError::OutOfBounds {
-                part,
-                mapping: self.range,
-            });
-        }
+        self.check(part)?;
         // SAFETY: protect needs a claim of ours (`part` was just checked to lie in this mapping),
         // and that nothing uses it otherwise: bytes are lent only by borrows of `self`, which
         // `&mut self` excludes, and only while all is writable.
@@ -95,6 +88,32 @@ impl Mapping {
         };
         self.record(part, known);
         Ok(result?)
+    }
+
+    /// Makes the whole pages `part` inaccessible and gives their memory back, without splitting
+    /// the system's mapping where it can.
+    ///
+    /// # Errors
+    /// As [`Mapping::protect`].
+    pub fn guard(&mut self, part: AddrRange) -> Result<(), AllocError> {
+        self.check(part)?;
+        self.record(part, Protection::None);
+        // SAFETY: guard needs a claim of ours, as just checked, to whose bytes nothing refers: they
+        // are lent only by borrows of `self`, which `&mut self` excludes.
+        Ok(unsafe { self.pages.platform.guard(part) }?)
+    }
+
+    /// Whether `part` is whole pages inside.
+    fn check(&self, part: AddrRange) -> Result<(), AllocError> {
+        let page = self.pages.platform.config().page_size;
+        let whole = part.start().is_multiple_of(page) && part.end().is_multiple_of(page);
+        if part.is_empty() || !whole || !self.range.encloses(part) {
+            return Err(AllocError::OutOfBounds {
+                part,
+                mapping: self.range,
+            });
+        }
+        Ok(())
     }
 
     /// Has the system back every page now, so that first touches cost no faults and a lack of

@@ -32,6 +32,8 @@ pub(crate) struct Pages {
     pub(crate) platform: Arc<dyn Platform>,
     /// Bytes kept clear above brk, if the platform's own choice is not wanted.
     brk_room: Option<u64>,
+    /// Bytes of mappings that may be held.
+    byte_limit: u64,
     pub(crate) state: Mutex<State>,
 }
 
@@ -62,12 +64,14 @@ impl Pages {
         platform: Arc<dyn Platform>,
         brk_room: Option<u64>,
         seed: Option<u64>,
+        byte_limit: u64,
     ) -> Self {
         let random = Random::new(&*platform, seed);
         let exact = platform.config().capabilities.exact_claims;
         Self {
             platform,
             brk_room,
+            byte_limit,
             state: Mutex::new(State {
                 space: Space::default(),
                 random,
@@ -85,6 +89,22 @@ impl Pages {
         let mut state = self.state.lock();
         state.random.check_fork(&*self.platform);
         state.random.below(bound)
+    }
+
+    /// Refuses what would exceed the limit.
+    pub(crate) fn check_limit(&self, state: &State, size: u64) -> Result<(), AllocError> {
+        let live = state.statistics.live_bytes;
+        if live
+            .checked_add(size)
+            .is_some_and(|all| all <= self.byte_limit)
+        {
+            return Ok(());
+        }
+        Err(AllocError::ByteLimit {
+            size,
+            live,
+            limit: self.byte_limit,
+        })
     }
 
     /// Surveys `window` unless a recent survey covers it; says whether it did.

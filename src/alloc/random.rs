@@ -11,8 +11,8 @@ use rand_chacha::ChaCha12Rng;
 #[derive(Debug)]
 pub struct Random {
     stream: ChaCha12Rng,
-    /// Process that seeded the stream; `None` if the user gave the seed.
-    owner: Option<u32>,
+    /// Process that seeded the stream (`Platform::process`); `None` if the user gave the seed.
+    owner: Option<u64>,
 }
 
 impl Random {
@@ -25,18 +25,40 @@ impl Random {
             },
             None => Self {
                 stream: fresh(platform),
-                owner: Some(std::process::id()),
+                owner: Some(platform.process()),
             },
         }
     }
 
     /// Takes a new seed if this process is a fork of the one that seeded the stream.
     pub(crate) fn check_fork(&mut self, platform: &dyn Platform) {
-        let process = std::process::id();
-        if self.owner.is_some_and(|owner| owner != process) {
-            self.stream = fresh(platform);
-            self.owner = Some(process);
+        if let Some(owner) = self.owner {
+            let process = platform.process();
+            if owner != process {
+                self.stream = fresh(platform);
+                self.owner = Some(process);
+            }
         }
+    }
+
+    /// The stream numbered `number` of the same seed: as unrelated to this one as another seed's
+    /// (ChaCha's nonce), and drawing it costs no system call.
+    pub(crate) fn derive(&self, number: u64) -> Self {
+        let mut stream = ChaCha12Rng::from_seed(self.stream.get_seed());
+        stream.set_stream(number + 1);
+        Self {
+            stream,
+            owner: self.owner,
+        }
+    }
+
+    /// A uniform number below `bound`; 0 if `bound` is 0 or 1.
+    #[inline]
+    pub(crate) fn below_u32(&mut self, bound: u32) -> u32 {
+        if bound <= 1 {
+            return 0;
+        }
+        self.stream.random_range(0..bound)
     }
 
     /// Whether a user's seed decides what is drawn.

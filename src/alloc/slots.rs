@@ -41,6 +41,42 @@ pub(crate) fn slot_size(size: u64, align: u64) -> u64 {
     }
 }
 
+/// Number of slot sizes up to [`MAX_CLASS`].
+pub(crate) const CLASSES: usize = 40;
+
+/// Largest of the numbered slot sizes in bytes.
+pub(crate) const MAX_CLASS: u64 = 32 << 10;
+
+/// The number of the class that [`slot_size`] gives for `size` bytes at `align`; `None` if it is
+/// larger than [`MAX_CLASS`].
+#[inline]
+pub(crate) fn class_of(size: u64, align: u64) -> Option<usize> {
+    let slot = if align <= QUANTUM {
+        size
+    } else {
+        slot_size(size, align)
+    };
+    if slot > MAX_CLASS {
+        return None;
+    }
+    if slot <= LINEAR_END {
+        return Some(to_usize(slot.max(1).div_ceil(QUANTUM)) - 1);
+    }
+    let magnitude = (slot - 1).ilog2();
+    let quarter = ((slot - 1) >> (magnitude - 2)) & 3;
+    Some(to_usize(u64::from(magnitude - LINEAR_END.ilog2()) * 4 + quarter) + 8)
+}
+
+/// The slot size of class `class`.
+pub(crate) fn class_size(class: usize) -> u64 {
+    let class = to_u64(class);
+    if class < 8 {
+        return (class + 1) * QUANTUM;
+    }
+    let (doubling, quarter) = ((class - 8) / 4, (class - 8) % 4);
+    (LINEAR_END << doubling) / 4 * (5 + quarter)
+}
+
 /// How a slot is chosen.
 pub(crate) enum Pick<'a> {
     /// Uniformly; gives a random number below its argument.
@@ -72,8 +108,6 @@ impl Pick<'_> {
 #[derive(Debug)]
 pub(crate) struct Slots {
     used: Vec<u64>,
-    /// Slots that were used before.
-    dirty: Vec<u64>,
     count: usize,
     free: usize,
     /// No word below this one has a free slot.
@@ -94,7 +128,6 @@ impl Slots {
         }
         Self {
             used,
-            dirty: vec![0; words],
             count,
             free: count,
             lowest: 0,
@@ -131,13 +164,11 @@ impl Slots {
         None
     }
 
-    /// Takes the `index`-th free slot; says which it is and whether it was used before.
-    pub(crate) fn take(&mut self, index: u64) -> Option<(u64, bool)> {
+    /// Takes the `index`-th free slot; says which it is.
+    pub(crate) fn take(&mut self, index: u64) -> Option<u64> {
         let slot = self.nth_free(index)?;
         let (word, bit) = (slot / WORD, 1 << (slot % WORD));
         self.used[word] |= bit;
-        let dirty = self.dirty[word] & bit != 0;
-        self.dirty[word] |= bit;
         self.free -= 1;
         while self
             .used
@@ -146,7 +177,7 @@ impl Slots {
         {
             self.lowest += 1;
         }
-        Some((to_u64(slot), dirty))
+        Some(to_u64(slot))
     }
 
     /// Frees a used slot.
@@ -161,5 +192,26 @@ impl Slots {
         self.used[word] &= !bit;
         self.free += 1;
         self.lowest = self.lowest.min(word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_slot_sizes() {
+        for align in [1, 2, 16, 32, 64, 256, 4096] {
+            for size in 1..=MAX_CLASS + 2 {
+                let slot = slot_size(size, align);
+                let class = class_of(size, align);
+                assert_eq!(class.is_some(), slot <= MAX_CLASS, "{size} {align}");
+                if let Some(class) = class {
+                    assert_eq!(class_size(class), slot, "{size} {align}");
+                    assert!(class < CLASSES);
+                }
+            }
+        }
+        assert_eq!(class_of(0, 1), Some(0));
     }
 }

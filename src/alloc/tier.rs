@@ -36,8 +36,6 @@ pub(crate) struct Picked {
     /// Base of its arena.
     pub(crate) base: u64,
     pub(crate) index: u64,
-    /// Whether it may hold bytes of a former block.
-    pub(crate) dirty: bool,
     pub(crate) certificate: Certificate,
 }
 
@@ -118,13 +116,12 @@ impl<A: Arena> Tier<A> {
             } else {
                 certificate
             };
-            let (index, dirty) = arena.slots_mut().take(index)?;
+            let index = arena.slots_mut().take(index)?;
             self.slot_bytes += class.slot;
             return Some(Picked {
                 class,
                 base: *base,
                 index,
-                dirty,
                 certificate,
             });
         }

@@ -43,6 +43,9 @@ pub(crate) struct Common {
     /// Shared library to take symbols from, by path or soname (repeatable)
     #[arg(short = 'l', long = "lib", value_name = "NAME")]
     pub(crate) libraries: Vec<String>,
+    /// Make the objects' symbols visible to dlsym and to libraries opened later
+    #[arg(long)]
+    pub(crate) export: bool,
     /// Take every member of archives
     #[arg(long)]
     pub(crate) whole_archive: bool,

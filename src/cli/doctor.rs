@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use low2g::alloc::{AllocError, CodeViews, LowAllocator, MapRequest, Step};
+use low2g::link::tls::static_space;
 use low2g::platform::{AddrRange, Platform};
 use serde::Serialize;
 
@@ -67,6 +68,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<(), Failure> {
     findings.push(low_memory());
     findings.push(free_space());
     findings.push(code());
+    findings.push(static_tls());
     powers(&*platform, &mut findings);
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -206,6 +208,26 @@ fn code() -> Finding {
             error.to_string(),
             "a policy forbids executable memory (SELinux execmem, PR_SET_MDWE without memfd): run without it, or as another domain",
         ),
+    }
+}
+
+/// Static thread-local storage that loaded objects can have, measured by taking it.
+fn static_tls() -> Finding {
+    /// More than any default; the search stops there.
+    const LIMIT: u64 = 1 << 20;
+    /// glibc's default is 1664, of which the process's own libraries may have taken some.
+    const ENOUGH: u64 = 1024;
+    let space = static_space(LIMIT);
+    let value = format!("{space} bytes left for local-exec and initial-exec variables");
+    if space >= ENOUGH {
+        Finding::ok("static-tls", value)
+    } else {
+        Finding::bad(
+            "static-tls",
+            Status::Degraded,
+            value,
+            "start the process with GLIBC_TUNABLES=glibc.rtld.optional_static_tls=BYTES, or compile with -fPIC, whose thread-local variables need none",
+        )
     }
 }
 

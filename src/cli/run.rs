@@ -1,6 +1,6 @@
 //! `low2g run`: load, call the entry, exit with its result.
 
-use low2g::link::Arguments;
+use low2g::link::{Arguments, ExportedSymbols};
 
 use super::args::RunArgs;
 use super::compile;
@@ -29,6 +29,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         return Err(Failure::Other(format!(
             "low2g: undefined_symbol: entry {entry} is not a function that the objects define; add the object that does, or name another with --entry"
         )));
+    }
+    if args.common.export {
+        let exported = ExportedSymbols::publish(module.symbols())
+            .map_err(|error| Failure::Other(format!("low2g: error: {error}")))?;
+        // The program stays for the life of the process, and its symbols with it.
+        std::mem::forget(exported);
     }
     // SAFETY: running the program is what the user asked for; `--entry` names a function of
     // main's signature. The module is never unmapped: it belongs to the process now.

@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use hashbrown::HashMap;
-use object::read::archive::{ArchiveFile, ArchiveOffset};
+use object::read::archive::{ArchiveFile, ArchiveMember, ArchiveOffset};
 
 use super::error::LinkError;
 use super::object::Object;
+use super::thin::{self, ThinMembers};
 
 /// Bytes of an object or archive, with the name to show.
 #[derive(Clone, Debug)]
 pub struct Input {
     name: String,
     data: Vec<u8>,
+    thin: ThinMembers,
 }
 
 impl Input {
@@ -22,6 +24,7 @@ impl Input {
         Self {
             name: name.into(),
             data: data.into(),
+            thin: ThinMembers::default(),
         }
     }
 
@@ -36,7 +39,11 @@ impl Input {
             |name| name.to_string_lossy().into_owned(),
         );
         match std::fs::read(path) {
-            Ok(data) => Ok(Self { name, data }),
+            Ok(data) => {
+                let folder = path.parent().unwrap_or(Path::new(""));
+                let thin = ThinMembers::new(&data, folder);
+                Ok(Self { name, data, thin })
+            }
             Err(error) => Err(LinkError::object(
                 &name,
                 format!("cannot read {}: {error}", path.display()),
@@ -57,7 +64,7 @@ impl Input {
     }
 
     pub(crate) fn is_archive(&self) -> bool {
-        self.data.starts_with(b"!<arch>\n") || self.data.starts_with(b"!<thin>\n")
+        self.data.starts_with(b"!<arch>\n") || self.data.starts_with(thin::MAGIC)
     }
 
     /// A linker script stands where archives do in some distributions (`libm.a`, `libc.so`).
@@ -94,6 +101,7 @@ impl Names {
 pub(crate) struct Archive<'d> {
     pub(crate) name: &'d str,
     data: &'d [u8],
+    thin: &'d ThinMembers,
     file: ArchiveFile<'d>,
 }
 
@@ -108,15 +116,10 @@ impl<'d> Archive<'d> {
                 ),
             )
         })?;
-        if file.is_thin() {
-            return Err(LinkError::object(
-                &input.name,
-                "is a thin archive, which holds no members; make a full one with `ar rcs`",
-            ));
-        }
         Ok(Self {
             name: &input.name,
             data: &input.data,
+            thin: &input.thin,
             file,
         })
     }
@@ -141,6 +144,12 @@ impl<'d> Archive<'d> {
                     .or_insert((number, symbol.offset()));
             }
             return Ok(());
+        }
+        if self.file.is_thin() {
+            return Err(LinkError::object(
+                self.name,
+                "is a thin archive without a symbol index; run `ranlib` on it",
+            ));
         }
         // `ar` with S writes no symbol index: the members' own tables tell.
         for (offset, name, data) in self.members()? {
@@ -168,8 +177,9 @@ impl<'d> Archive<'d> {
             )
         };
         let member = self.file.member(offset).map_err(fail)?;
-        let data = member.data(self.data).map_err(fail)?;
-        Ok((self.member_name(member.name()), data))
+        let name = self.member_name(member.name());
+        let data = self.bytes(&member, &name, &fail)?;
+        Ok((name, data))
     }
 
     /// All members in order: offset, name to show, bytes.
@@ -180,12 +190,26 @@ impl<'d> Archive<'d> {
         let mut all = Vec::new();
         for member in self.file.members() {
             let member = member.map_err(fail)?;
-            let data = member.data(self.data).map_err(fail)?;
+            let name = self.member_name(member.name());
+            let data = self.bytes(&member, &name, &fail)?;
             // The header is 60 bytes and stands right before the data.
             let offset = ArchiveOffset(member.file_range().0.saturating_sub(60));
-            all.push((offset, self.member_name(member.name()), data));
+            all.push((offset, name, data));
         }
         Ok(all)
+    }
+
+    fn bytes(
+        &self,
+        member: &ArchiveMember<'d>,
+        name: &str,
+        fail: &dyn Fn(object::read::Error) -> LinkError,
+    ) -> Result<&'d [u8], LinkError> {
+        if !member.is_thin() {
+            return member.data(self.data).map_err(fail);
+        }
+        let data = self.thin.data(member.name());
+        data.map_err(|reason| LinkError::object(name, reason))
     }
 
     fn member_name(&self, member: &[u8]) -> String {

@@ -347,7 +347,15 @@ pub(crate) fn resolve_pins<'o>(
                 index
             }
         };
-        pins.insert((object, section), pin.addr);
+        if let Some(other) = pins.insert((object, section), pin.addr)
+            && other != pin.addr
+        {
+            let text = format!(
+                "section #{section} is put at {other:#x} and at {:#x}",
+                pin.addr
+            );
+            return Err((pin, text));
+        }
     }
     Ok(pins)
 }

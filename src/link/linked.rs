@@ -13,7 +13,7 @@ use super::error::{LinkError, LinkFailure};
 use super::far::{Key, Plan, SLOT_SIZE, STUB_SIZE};
 use super::init::InitLists;
 use super::layout::Layout;
-use super::module::{Export, Module, PendingIfunc};
+use super::module::{Export, Life, Module, PendingIfunc};
 use super::options::Relax;
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
@@ -213,17 +213,13 @@ impl Linked<'_> {
             })
             .collect();
         let frames = Frames::of(&self);
+        let life = Life {
+            frames,
+            dso_handle: self.tls.dso_handle,
+        };
         let variables = self.variables();
         let tls = self.tls.into_runtime(&self.tables.symbols, variables);
-        Module::new(
-            self.memory,
-            exports,
-            init,
-            ifuncs,
-            self.own.got,
-            frames,
-            tls,
-        )
+        Module::new(self.memory, exports, init, ifuncs, self.own.got, life, tls)
     }
 
     /// Thread-local variables that other modules see: offset in the block and size.

@@ -13,6 +13,8 @@
 mod apply;
 mod engine;
 mod error;
+mod exits;
+mod export;
 mod far;
 mod header;
 mod howto;
@@ -35,12 +37,14 @@ mod second;
 mod session;
 mod site;
 mod symbols;
+mod thin;
 pub mod tls;
 mod unwind;
 mod value;
 
 pub use engine::{Link, Phases};
 pub use error::{LinkError, LinkFailure, Place, RelocationSite};
+pub use export::{ExportError, ExportedSymbols, ModuleExports, unload_deferred};
 pub use howto::{Check, Formula, Howto, Width, howto};
 pub use input::Input;
 pub use linked::{Linked, PlacedSection};

@@ -5,14 +5,16 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::place::{Finalized, PlaceError};
+use crate::place::{Finalized, PlaceError, SectionKind};
 
+use super::exits::ExitScope;
 use super::init::InitLists;
+use super::resolve::{ExternalKind, ExternalSymbol};
 use super::tls::{Runtime, address_of};
 use super::unwind::{FrameWarning, Frames};
 
@@ -35,9 +37,17 @@ pub(crate) struct PendingIfunc {
     pub(crate) slot: usize,
 }
 
-/// A loaded module. Dropping it runs its destructors and unmaps it; if threads still have
-/// thread-local objects of it with destructors (C++), that waits until the last of them ended,
-/// as after `dlclose`.
+/// What the process is told of a module while it lives.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    pub(crate) frames: Frames,
+    /// What its `__dso_handle` stands for; 0 if it has no sections.
+    pub(crate) dso_handle: u64,
+}
+
+/// A loaded module. Dropping it runs its destructors and unmaps it; modules that use its
+/// symbols hold it until they go. If threads still have thread-local objects of it with
+/// destructors (C++), that waits until the last of them ended, as after `dlclose`.
 ///
 /// Whoever still calls its functions or holds pointers into it afterwards is at fault, as
 /// after `dlclose`.
@@ -49,8 +59,11 @@ pub struct Module {
     ifuncs: Vec<PendingIfunc>,
     /// Request number and address of the GOT.
     got: (usize, u64),
-    frames: Frames,
+    life: Life,
+    exits: Option<ExitScope>,
     initialised: bool,
+    /// Modules whose symbols this one uses: they go after it.
+    pub(crate) uses: Vec<Arc<Module>>,
     tls: Runtime,
 }
 
@@ -61,7 +74,7 @@ impl Module {
         init: InitLists,
         ifuncs: Vec<PendingIfunc>,
         got: (usize, u64),
-        frames: Frames,
+        life: Life,
         tls: Runtime,
     ) -> Self {
         Self {
@@ -70,8 +83,10 @@ impl Module {
             init,
             ifuncs,
             got,
-            frames,
+            life,
+            exits: None,
             initialised: false,
+            uses: Vec::new(),
             tls,
         }
     }
@@ -91,6 +106,18 @@ impl Module {
         })
     }
 
+    /// The thread-local variable `name` for other links.
+    #[must_use]
+    pub fn thread_local_symbol(&self, name: &str) -> Option<ExternalSymbol> {
+        let &(addr, size) = self.tls.variables.get(name)?;
+        self.tls.carrier.as_ref()?;
+        let kind = ExternalKind::ModuleTls {
+            module: self.tls.module,
+            block: self.tls.block,
+        };
+        Some(ExternalSymbol { addr, size, kind })
+    }
+
     /// Leaves all to the last pending destructor of a thread-local object, if there is one.
     fn park(&mut self) -> bool {
         let Some(registration) = &self.tls.destructors else {
@@ -103,9 +130,11 @@ impl Module {
             init: std::mem::take(&mut self.init),
             ifuncs: Vec::new(),
             got: self.got,
-            frames: std::mem::take(&mut self.frames),
+            life: std::mem::take(&mut self.life),
+            exits: self.exits.take(),
             initialised: std::mem::replace(&mut self.initialised, false),
             tls: std::mem::take(&mut self.tls),
+            uses: std::mem::take(&mut self.uses),
         })
     }
 
@@ -144,7 +173,7 @@ impl Module {
     /// Frame entries of the objects that could not be used: exceptions and backtraces stop there.
     #[must_use]
     pub fn frame_warnings(&self) -> &[FrameWarning] {
-        &self.frames.warnings
+        &self.life.frames.warnings
     }
 
     /// Tells the process's unwinder of the module, fills the slots of ifuncs, then runs
@@ -160,7 +189,8 @@ impl Module {
         if self.initialised {
             return Ok(());
         }
-        self.frames.register();
+        self.life.frames.register();
+        self.exits = self.exit_scope();
         for ifunc in std::mem::take(&mut self.ifuncs) {
             // SAFETY: the caller runs the objects' code; the address is that of an
             // STT_GNU_IFUNC symbol, a function without arguments that returns an address.
@@ -235,16 +265,34 @@ impl Module {
         Ok(main(args.argc(), args.argv(), environment()))
     }
 
-    /// Runs destructors now; dropping the module will not run them again.
+    fn exit_scope(&self) -> Option<ExitScope> {
+        let code = self.memory.regions();
+        let code = code.filter(|region| region.kind == SectionKind::Code);
+        let code = code.map(|region| region.range).collect();
+        // A handle of 0 stands for the process itself.
+        (self.life.dso_handle != 0).then(|| ExitScope::new(code, self.life.dso_handle))
+    }
+
+    /// Runs what the module registered with `atexit` and `__cxa_atexit` (C++ static objects),
+    /// last first, then its destructor functions. Now; dropping the module will not run them again.
     ///
     /// # Safety
     /// Runs whatever the objects hold, in this thread.
     pub unsafe fn finish(&mut self) {
         if std::mem::replace(&mut self.initialised, false) {
+            if let Some(exits) = &self.exits {
+                // SAFETY: the caller runs the objects' code, and it is still mapped.
+                unsafe { exits.finalize() };
+            }
             for &addr in &self.init.fini {
                 // SAFETY: the caller runs the objects' code; the address stands in a fini array.
                 let destructor = unsafe { function_at::<extern "C" fn()>(addr) };
                 destructor();
+            }
+            if let Some(exits) = self.exits.take() {
+                // What a destructor registered has to run before its code goes.
+                // SAFETY: as above.
+                unsafe { exits.finalize() };
             }
         }
     }
@@ -257,9 +305,9 @@ impl Drop for Module {
         }
         // SAFETY: whoever loaded the module agreed to run its code; it is still mapped.
         unsafe { self.finish() };
-        self.frames.withdraw();
         // Destructors of the module may have made thread-local objects.
         self.park();
+        self.life.frames.withdraw();
         // Before the memory goes: another module may get its address, and so its handle.
         self.tls.destructors = None;
     }

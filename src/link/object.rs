@@ -349,7 +349,7 @@ impl<'d> Object<'d> {
             self.fail(format!("contents of section #{section}: {error}"))
         };
         let header = self.table.section(SectionIndex(section)).map_err(fail)?;
-        let compressed = header.sh_flags(LE).0 & u64::from(elf::SHF_COMPRESSED.0) != 0
+        let compressed = header.sh_flags(LE).0 & elf::SHF_COMPRESSED.0 != 0
             || self.sections[section].name.starts_with(b".zdebug_");
         if !compressed {
             return header.data(LE, self.data).map(<[u8]>::to_vec).map_err(fail);

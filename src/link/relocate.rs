@@ -226,6 +226,9 @@ impl<'d> Placed<'d> {
                 target.section,
             );
             // Initial values have no one place that a row could give.
+            if target.section.is_thread_local() {
+                target.check_image(&mut out.errors);
+            }
             if self.options.record && !target.section.is_thread_local() {
                 apply::<true>(&target, bytes, &values, out);
             } else {

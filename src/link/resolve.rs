@@ -9,8 +9,17 @@ pub enum ExternalKind {
     Function,
     /// A variable or a constant.
     Data,
-    /// Thread-local: `addr` is its offset in the definer's block.
+    /// Thread-local: `addr` is its offset in the definer's block, and the dynamic linker
+    /// knows it by name.
     Tls,
+    /// Thread-local of a module that low2g loaded: `addr` is its offset in the block.
+    ModuleTls {
+        /// The block's module number.
+        module: u64,
+        /// Offset of the block from the thread pointer, two's complement, if that is one for
+        /// all threads.
+        block: Option<u64>,
+    },
     /// Not known (a user's definition): calls take stubs, instructions take islands.
     Unknown,
 }

@@ -1,13 +1,19 @@
 //! The short way: objects in, a running module out.
 
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
 use crate::alloc::{AllocError, LowAllocator};
 use crate::place::{PlaceError, Placer};
 
 use super::error::LinkFailure;
+use super::export::{ExportError, ModuleExports, unload_deferred};
 use super::module::{Arguments, Module};
 use super::options::LinkOptions;
-use super::process::ProcessSymbols;
-use super::resolve::{Chain, Definitions, ExternalKind, ExternalSymbol};
+use super::process::{LibraryError, ProcessSymbols};
+use super::resolve::{Chain, Definitions, ExternalKind, ExternalSymbol, SymbolResolver};
 use super::{Input, Link, LinkError};
 
 /// Why a load failed.
@@ -50,6 +56,8 @@ pub struct Session {
     definitions: Definitions,
     process: ProcessSymbols,
     options: LinkOptions,
+    /// In the order of their loading.
+    modules: Mutex<Vec<Weak<Module>>>,
 }
 
 impl Session {
@@ -67,8 +75,9 @@ impl Session {
         Self {
             allocator,
             definitions: Definitions::default(),
-            process: ProcessSymbols::new(),
+            process: ProcessSymbols::new().with_exit_functions(),
             options: LinkOptions::default(),
+            modules: Mutex::new(Vec::new()),
         }
     }
 
@@ -89,32 +98,130 @@ impl Session {
         self.define(name, addr, size, ExternalKind::Data);
     }
 
+    /// Lets links to come use the thread-local variable `name` of a module of another session:
+    /// one copy a thread, for all who use it. Returns `false` if the module has no such
+    /// variable. `module` must be loaded as long as what was linked so.
+    pub fn define_thread_local(&mut self, name: &str, module: &Module) -> bool {
+        let symbol = module.thread_local_symbol(name);
+        symbol
+            .map(|symbol| self.definitions.insert(name, symbol))
+            .is_some()
+    }
+
     fn define(&mut self, name: impl Into<String>, addr: *const (), size: u64, kind: ExternalKind) {
         let addr = low2g_platform::to_u64(addr.expose_provenance());
         self.definitions
             .insert(name, ExternalSymbol { addr, size, kind });
     }
 
+    /// Opens a shared library whose symbols are asked before the process's, by path or soname.
+    ///
+    /// # Errors
+    /// The dynamic linker's words.
+    pub fn open_library(&mut self, name: &str) -> Result<(), LibraryError> {
+        self.process.open(name)
+    }
+
     /// Links `inputs` (objects and archives), then runs their ifunc resolvers and
     /// constructors. Nothing stays mapped on an error.
+    ///
+    /// What the objects do not define comes from the definitions given, then from modules
+    /// loaded earlier in this session (the first that has it), then from libraries and the
+    /// process. A module whose symbols are used stays loaded until its users are gone.
     ///
     /// # Errors
     /// Malformed inputs, undefined or duplicate symbols, relocations that do not fit, no memory.
     ///
     /// # Safety
     /// Constructors of the objects run; they are native code and can do anything.
-    pub unsafe fn load(&self, inputs: &[Input]) -> Result<Module, SessionError> {
+    pub unsafe fn load(&self, inputs: &[Input]) -> Result<Arc<Module>, SessionError> {
+        unload_deferred();
+        let earlier = Earlier::new(&self.modules);
         let mut link = Link::read(inputs, &self.options)?;
-        link.resolve(&Chain::default().then(&self.definitions).then(&self.process));
+        let chain = Chain::default();
+        link.resolve(
+            &chain
+                .then(&self.definitions)
+                .then(&earlier)
+                .then(&self.process),
+        );
         let placer = Placer::Mapped {
             allocator: self.allocator.clone(),
             reach: None,
             min_entropy: None,
         };
         let mut module = link.place(&placer)?.relocate()?.protect()?.into_module();
+        module.uses = earlier.used();
         let arguments = Arguments::new(["low2g"]).unwrap_or_else(|_| unreachable!("no NUL in it"));
         // SAFETY: the caller agreed to run the objects' code.
         unsafe { module.initialise(&arguments) }?;
+        let module = Arc::new(module);
+        self.modules.lock().push(Arc::downgrade(&module));
         Ok(module)
+    }
+
+    /// Makes a module's symbols visible to the process's own dynamic linker: `dlsym` finds
+    /// them, and libraries opened later bind to them. The module stays loaded until the
+    /// answer was dropped and no library is bound to it any more.
+    ///
+    /// # Errors
+    /// No memory; the dynamic linker refuses.
+    pub fn export(&self, module: &Arc<Module>) -> Result<ModuleExports, ExportError> {
+        ModuleExports::new(module)
+    }
+}
+
+/// The session's modules as a resolver, which notes whose symbols were taken.
+#[derive(Debug)]
+struct Earlier {
+    modules: Vec<Arc<Module>>,
+    used: RefCell<Vec<bool>>,
+}
+
+impl Earlier {
+    /// Those still loaded; the others are forgotten.
+    fn new(list: &Mutex<Vec<Weak<Module>>>) -> Self {
+        let mut modules = Vec::new();
+        list.lock().retain(|module| {
+            let module = module.upgrade();
+            let loaded = module.is_some();
+            modules.extend(module);
+            loaded
+        });
+        let used = RefCell::new(vec![false; modules.len()]);
+        Self { modules, used }
+    }
+
+    fn used(self) -> Vec<Arc<Module>> {
+        let pairs = self.modules.into_iter().zip(self.used.into_inner());
+        pairs
+            .filter_map(|(module, used)| used.then_some(module))
+            .collect()
+    }
+}
+
+impl SymbolResolver for Earlier {
+    fn resolve(&self, name: &str) -> Option<ExternalSymbol> {
+        let found = |(index, module): (usize, &Arc<Module>)| Some((index, module.symbol(name)?));
+        let (index, export) = self.modules.iter().enumerate().find_map(found)?;
+        self.used.borrow_mut()[index] = true;
+        Some(ExternalSymbol {
+            addr: export.addr,
+            size: export.size,
+            kind: if export.function {
+                ExternalKind::Function
+            } else {
+                ExternalKind::Data
+            },
+        })
+    }
+
+    fn resolve_thread_local(&self, name: &str) -> Option<ExternalSymbol> {
+        let found = |(index, module): (usize, &Arc<Module>)| {
+            Some((index, module.thread_local_symbol(name)?))
+        };
+        let (index, symbol) = self.modules.iter().enumerate().find_map(found)?;
+        self.used.borrow_mut()[index] = true;
+        Some(symbol)
     }
 }

@@ -150,7 +150,7 @@ pub(crate) fn globals(
                     | match external.kind {
                         ExternalKind::Function => FUNCTION,
                         ExternalKind::Data => DATA,
-                        ExternalKind::Tls => TLS,
+                        ExternalKind::Tls | ExternalKind::ModuleTls { .. } => TLS,
                         ExternalKind::Unknown => 0,
                     },
             ),

@@ -3,26 +3,22 @@
 //! Invariants: regions never overlap; a slot's bytes lie inside its region; all
 //! regions are writable until `finalize`, which gives each its kind's access.
 
-use low2g_platform::{AddrRange, Protection, align_up, to_usize};
+use low2g_platform::{AddrRange, align_up, to_usize};
 
-use crate::alloc::{
-    Certificate, CodeBlock, Kind, LowAllocator, MapRequest, Mapping, Placement, PublishedCode,
-    Reach,
-};
+use crate::alloc::{Certificate, CodeBlock, Mapping, Placement, PublishedCode};
 
 use crate::alloc::reach::HARD_FLOOR;
 
-use super::dry::{self, DrySpace};
+use super::dry::DrySpace;
 use super::error::PlaceError;
 use super::finalized::Finalized;
 use super::fixed;
 use super::group::{self, Group};
 use super::request::{Placer, SectionKind, SectionRequest};
+use super::take::{Wish, may_become_code};
 
 /// Page size that dry runs lay out for.
 const DRY_PAGE: u64 = 4096;
-/// Bytes that a dry run keeps of one region: more than any object has, less than a machine has.
-const DRY_BUFFER: u64 = 4 << 30;
 /// What fills the gaps of code regions: `int3`, so that a stray jump stops at once.
 const CODE_FILL: u8 = 0xcc;
 
@@ -266,76 +262,37 @@ impl InFlight {
         } else {
             self.span(index)?
         };
-        let (range, certificate, mut bytes) = match self.placer.clone() {
+        let wish = Wish {
+            size,
+            align: group.align.max(page),
+            at,
+            span,
+            index,
+        };
+        let (range, certificate, mut bytes) = match &self.placer {
             Placer::Mapped {
                 allocator,
                 min_entropy,
                 ..
-            } if group.kind == SectionKind::Code
-                && at.is_none()
-                && !may_become_code(&allocator) =>
-            {
-                let align = group.align.max(page);
-                let (range, code) = two_views(&allocator, size, align, min_entropy, index, span)?;
-                (range, code.certificate(), Bytes::Writing(code))
+            } if group.kind == SectionKind::Code && at.is_none() && !may_become_code(allocator) => {
+                wish.two_views(allocator, min_entropy.unwrap_or(0.0))?
             }
             Placer::Mapped {
                 allocator,
                 reach,
                 min_entropy,
             } => {
-                let request = MapRequest {
-                    size,
-                    align: group.align.max(page),
-                    // Given addresses are the caller's business; drawn ones share the span.
-                    reach: match at {
-                        Some(_) => reach,
-                        None => Some(Reach::Range(span)),
-                    },
-                    at: at.map(AddrRange::start),
-                    min_entropy,
-                    protection: Protection::ReadWrite,
-                    kind: if group.arena {
-                        Kind::Arena
-                    } else {
-                        Kind::Section
-                    },
-                    label: label(group.kind).to_owned(),
-                };
-                let mut mapping = allocator
-                    .map(&request)
-                    .map_err(|source| PlaceError::Section { index, source })?;
-                if !group.zero_fill {
-                    // One call instead of a fault a page. It is advice: without it, pages come at first touch.
-                    let _ = mapping.populate();
-                }
-                (
-                    mapping.range(),
-                    mapping.certificate(),
-                    Bytes::Mapped(mapping),
-                )
+                let reach = reach.clone().filter(|_| at.is_some());
+                wish.private(allocator, reach, *min_entropy, &group)?
             }
             Placer::DryRun { .. } => {
                 let dry = self.dry.as_mut().expect("made for dry runs by `new`");
-                let (range, certificate) = match at {
-                    Some(range) => (dry.take_exactly(index, range)?, dry::fixed_certificate()),
-                    None => dry.draw(index, size, group.align.max(page), span)?,
-                };
-                let bytes = if group.zero_fill {
-                    Bytes::Untouched
-                } else if range.len() > DRY_BUFFER {
-                    return Err(PlaceError::NoBuffer {
-                        index,
-                        size: range.len(),
-                        limit: DRY_BUFFER,
-                    });
-                } else {
-                    Bytes::Buffer(vec![0; to_usize(range.len())])
-                };
-                (range, certificate, bytes)
+                wish.buffer(dry, group.zero_fill)?
             }
         };
-        fill_gaps(&mut bytes, &group, &self.slots[first..]);
+        if group.kind == SectionKind::Code {
+            fill_gaps(&mut bytes, &group, &self.slots[first..]);
+        }
         let number = self.regions.len();
         for &(member, offset) in &group.members {
             let slot = &mut self.slots[first + member];
@@ -443,43 +400,6 @@ impl Region {
     }
 }
 
-/// A code region of two views, within `span`.
-fn two_views(
-    allocator: &LowAllocator,
-    size: u64,
-    align: u64,
-    min_entropy: Option<f64>,
-    index: usize,
-    span: AddrRange,
-) -> Result<(AddrRange, CodeBlock), PlaceError> {
-    let code = allocator
-        .allocate_code(size, align)
-        .and_then(|code| match min_entropy {
-            Some(minimum) => code.certificate().check(minimum).map(|()| code),
-            None => Ok(code),
-        })
-        .map_err(|source| PlaceError::Section { index, source })?;
-    let addr = code.exec_addr();
-    match AddrRange::at(addr, size).filter(|range| span.encloses(*range)) {
-        Some(range) => Ok((range, code)),
-        None => Err(PlaceError::Views { index, addr, span }),
-    }
-}
-
-/// Whether private memory that was written may be made executable (not under `PR_SET_MDWE`).
-fn may_become_code(allocator: &LowAllocator) -> bool {
-    let config = allocator.platform().config();
-    config.capabilities.protect_to_execute
-}
-
-const fn label(kind: SectionKind) -> &'static str {
-    match kind {
-        SectionKind::Code => "code sections",
-        SectionKind::ReadOnly => "read-only sections",
-        SectionKind::Data => "data sections",
-    }
-}
-
 /// Fills what no section of a code region covers with `int3`.
 fn fill_gaps(bytes: &mut Bytes, group: &Group, slots: &[Slot]) {
     let memory: &mut [u8] = match bytes {
@@ -488,9 +408,6 @@ fn fill_gaps(bytes: &mut Bytes, group: &Group, slots: &[Slot]) {
         Bytes::Writing(code) => code.working_mem(),
         Bytes::Untouched | Bytes::Published(_) => return,
     };
-    if group.kind != SectionKind::Code {
-        return;
-    }
     let mut end = 0;
     for &(member, offset) in &group.members {
         memory[to_usize(end)..to_usize(offset)].fill(CODE_FILL);

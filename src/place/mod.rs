@@ -20,6 +20,7 @@ mod fixed;
 mod group;
 mod memory;
 mod request;
+mod take;
 
 pub use error::PlaceError;
 pub use finalized::Finalized;

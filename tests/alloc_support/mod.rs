@@ -28,6 +28,7 @@ pub fn simulated(options: SimOptions) -> Sim {
 
 pub fn allocator(sim: &Sim, placement: Placement) -> LowAllocator {
     LowAllocator::builder()
+        .bare()
         .platform(Arc::clone(sim) as _)
         .placement(placement)
         .build()
@@ -53,6 +54,10 @@ pub fn leaked(sim: &Sim) -> Vec<AddrRange> {
 pub struct Dice(u64);
 
 impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -165,6 +170,7 @@ pub fn exercise(options: SimOptions, placement: Placement, operations: u64, most
         "the count of bytes drifted: {context}"
     );
     drop(oracle);
+    low.trim();
     let rest = leaked(&sim);
     assert!(rest.is_empty(), "still mapped {rest:?}: {context}");
     assert_eq!(low.statistics().live_mappings, 0);

@@ -106,3 +106,20 @@ pub(crate) fn dump(arguments: &[&std::ffi::OsStr]) -> (serde_json::Value, Option
         .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", stderr(&output)));
     (value, output.status.code())
 }
+
+/// Fails with `code`, one line of error that names all of `words`, and nothing on standard output.
+pub(crate) fn refused(command: &mut Command, code: i32, words: &[&str]) -> Output {
+    let ended = output(command);
+    let text = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(code), "{command:?}: {text}");
+    assert_eq!(stdout(&ended), "", "{command:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    let errors = lines
+        .iter()
+        .filter(|line| line.starts_with("low2g: error: "));
+    assert_eq!(errors.count(), 1, "{command:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{command:?} says {word}: {text}");
+    }
+    ended
+}

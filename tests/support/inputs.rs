@@ -159,7 +159,7 @@ pub(crate) fn python() -> Result<Program, String> {
             archive.to_path_buf(),
         ],
         libraries: vec!["libz.so.1", "libexpat.so.1", "libm.so.6"],
-        native_flags: vec!["-lz", "-lexpat", "-lm"],
+        native_flags: vec!["-Wl,-export-dynamic", "-lz", "-lexpat", "-lm"],
     })
 }
 

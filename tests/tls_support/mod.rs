@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use low2g::link::{Input, LinkOptions, Module, Relax, Session, SessionError};
@@ -77,7 +77,7 @@ pub(crate) fn compile(source: &str, flags: &[&str], more: &[String]) -> PathBuf 
 }
 
 /// Loads objects with the process's symbols.
-pub(crate) fn load(paths: &[PathBuf], relax: Relax) -> Result<Module, SessionError> {
+pub(crate) fn load(paths: &[PathBuf], relax: Relax) -> Result<Arc<Module>, SessionError> {
     let session = Session::new().expect("low memory").options(LinkOptions {
         relax,
         ..LinkOptions::default()

@@ -87,6 +87,8 @@ pub const MADV_DONTNEED: i32 = 4;
 pub const MADV_REMOVE: i32 = 9;
 /// `MADV_DONTFORK`
 pub const MADV_DONTFORK: i32 = 10;
+/// `MADV_WIPEONFORK` (4.14)
+pub const MADV_WIPEONFORK: i32 = 18;
 /// `MADV_POPULATE_WRITE` (5.14)
 pub const MADV_POPULATE_WRITE: i32 = 23;
 /// `MADV_DONTNEED_LOCKED` (5.18): as `MADV_DONTNEED`, on locked memory too.

@@ -226,6 +226,10 @@ unsafe impl<S: Syscalls> Platform for LinuxPlatform<S> {
         self.fill_random(buffer);
     }
 
+    fn process(&self) -> u64 {
+        self.sys.process()
+    }
+
     fn flush_instruction_cache(&self, range: AddrRange) {
         self.sys.flush_instruction_cache(range.start(), range.len());
     }

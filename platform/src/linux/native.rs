@@ -15,7 +15,8 @@ use std::ffi::{CStr, c_void};
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// The kernel that this process runs on. Only this crate can make one.
 #[derive(Debug)]
@@ -217,6 +218,18 @@ impl Syscalls for NativeSyscalls {
         check_size(unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) })
     }
 
+    fn process(&self) -> u64 {
+        let Some(mark) = process_mark() else {
+            return u64::from(std::process::id());
+        };
+        let number = mark.load(Ordering::Relaxed);
+        if number == 0 {
+            self.new_process(mark)
+        } else {
+            number
+        }
+    }
+
     fn touch(&self, addr: u64) {
         let at: *mut u8 = pointer(addr).cast();
         // SAFETY: the caller of `populate` owns the page, mapped readable and writable; a
@@ -254,6 +267,47 @@ impl Syscalls for NativeSyscalls {
     }
 }
 
+impl NativeSyscalls {
+    /// Draws the number of a process that has none yet.
+    #[cold]
+    fn new_process(&self, mark: &AtomicU64) -> u64 {
+        let mut bytes = [0; 8];
+        let drawn = match self.getrandom(&mut bytes) {
+            Ok(8) => u64::from_ne_bytes(bytes) | 1,
+            // A signal or an early boot: the process id is another than the parent's too.
+            _ => u64::from(std::process::id()),
+        };
+        match mark.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => drawn,
+            Err(other_thread) => other_thread,
+        }
+    }
+}
+
+/// The word that fork wipes, mapped once and kept; `None` before Linux 4.14.
+fn process_mark() -> Option<&'static AtomicU64> {
+    static MARK: OnceLock<Option<&'static AtomicU64>> = OnceLock::new();
+    *MARK.get_or_init(|| {
+        let len = NonZeroUsize::new(size_of::<AtomicU64>())?;
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE;
+        // SAFETY: without MAP_FIXED the kernel picks free address space only.
+        let page = unsafe { nix::sys::mman::mmap_anonymous(None, len, prot, flags) }.ok()?;
+        // SAFETY: the page was just mapped, and nothing is in it yet.
+        let wiped = unsafe { libc::madvise(page.as_ptr(), len.get(), abi::MADV_WIPEONFORK) };
+        if wiped != 0 {
+            // SAFETY: the page was just mapped, and nothing refers to it. What cannot be
+            // unmapped is one idle page.
+            let _ = unsafe { nix::sys::mman::munmap(page, len.get()) };
+            return None;
+        }
+        // SAFETY: from_ptr needs a word that is aligned, mapped for good and accessed atomically
+        // only: a page of its own that nobody unmaps, known to nobody else. The kernel's wipe
+        // happens in a child before any of its threads run.
+        Some(unsafe { AtomicU64::from_ptr(page.as_ptr().cast()) })
+    })
+}
+
 /// x86-64 keeps instruction fetch coherent with stores (Intel SDM vol. 3, 13.6).
 #[cfg(target_arch = "x86_64")]
 fn flush(_addr: u64, _len: u64) {}
@@ -287,6 +341,7 @@ mod tests {
             (abi::MADV_DONTNEED, libc::MADV_DONTNEED),
             (abi::MADV_REMOVE, libc::MADV_REMOVE),
             (abi::MADV_DONTFORK, libc::MADV_DONTFORK),
+            (abi::MADV_WIPEONFORK, libc::MADV_WIPEONFORK),
             (abi::MADV_POPULATE_WRITE, libc::MADV_POPULATE_WRITE),
             (abi::F_SEAL_SHRINK, libc::F_SEAL_SHRINK),
             (abi::F_SEAL_GROW, libc::F_SEAL_GROW),

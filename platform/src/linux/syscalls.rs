@@ -146,6 +146,10 @@ pub trait Syscalls: std::fmt::Debug + Send + Sync + 'static {
     /// The kernel's.
     fn getrandom(&self, buffer: &mut [u8]) -> SysResult<usize>;
 
+    /// A number of this process's own: a random word in a page that fork wipes
+    /// (`MADV_WIPEONFORK`), or `getpid` where the kernel has none.
+    fn process(&self) -> u64;
+
     /// Writes to the page at `addr` without changing it, so that the kernel backs it.
     fn touch(&self, addr: u64);
 

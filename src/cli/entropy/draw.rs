@@ -82,7 +82,9 @@ pub(super) struct Drawer {
 
 impl Drawer {
     pub(super) fn new(size: u64, placement: Placement, seed: Option<u64>) -> Result<Self, Failure> {
-        let builder = LowAllocator::builder().placement(placement).seed(seed);
+        // Without a quarantine draws do not depend on each other.
+        let builder = LowAllocator::builder().bare();
+        let builder = builder.placement(placement).seed(seed);
         Ok(Self {
             allocator: builder.build()?,
             size,

@@ -7,10 +7,11 @@
 mod constant;
 mod tables;
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_void};
 
 use parking_lot::Mutex;
 
+use super::exits::exit_function;
 use super::resolve::{ExternalKind, ExternalSymbol, SymbolResolver};
 use super::tls::destructors;
 pub(crate) use constant::constant_bytes;
@@ -54,7 +55,7 @@ impl ProcessSymbols {
     }
 
     /// Supplies `atexit`, `at_quick_exit` and `pthread_atfork`, which glibc keeps in a static
-    /// library. Handlers then belong to the process: what was linked must never be unloaded.
+    /// library. Handlers belong to the module that registers them, and run at its unload.
     #[must_use]
     pub fn with_exit_functions(mut self) -> Self {
         self.exit_functions = true;
@@ -135,9 +136,13 @@ impl SymbolResolver for ProcessSymbols {
             Some(version) => Some(CString::new(version).ok()?),
             None => None,
         };
-        let Some(addr) = self.address(&name, version.as_deref()) else {
-            return self.exit_functions.then(|| exit_function(base)).flatten();
-        };
+        if self.exit_functions
+            && version.is_none()
+            && let Some(function) = exit_function(base)
+        {
+            return Some(function);
+        }
+        let addr = self.address(&name, version.as_deref())?;
         let found = self.describe(base.as_bytes(), addr);
         Some(ExternalSymbol {
             addr,
@@ -153,7 +158,10 @@ impl SymbolResolver for ProcessSymbols {
             return self.resolve(name);
         }
         let look = |tables: &Tables| tables.find_thread_local(name.as_bytes());
-        let (offset, size) = self.tables.lock().search(look)?;
+        let found = self.tables.lock().search(look);
+        let Some((offset, size)) = found else {
+            return self.resolve(name);
+        };
         Some(ExternalSymbol {
             addr: offset,
             size,
@@ -163,7 +171,7 @@ impl SymbolResolver for ProcessSymbols {
 }
 
 /// What the dynamic linker last complained of.
-pub(super) fn last_error() -> String {
+pub(crate) fn last_error() -> String {
     // SAFETY: dlerror has no precondition.
     let text = unsafe { libc::dlerror() };
     if text.is_null() {
@@ -172,56 +180,4 @@ pub(super) fn last_error() -> String {
     // SAFETY: dlerror's string ends in NUL and lives until this thread's next dl* call.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_string_lossy().into_owned()
-}
-
-unsafe extern "C" {
-    fn __cxa_atexit(
-        function: unsafe extern "C" fn(*mut c_void),
-        argument: *mut c_void,
-        dso: *mut c_void,
-    ) -> c_int;
-    fn __cxa_at_quick_exit(function: unsafe extern "C" fn(*mut c_void), dso: *mut c_void) -> c_int;
-    fn __register_atfork(
-        prepare: Option<unsafe extern "C" fn()>,
-        parent: Option<unsafe extern "C" fn()>,
-        child: Option<unsafe extern "C" fn()>,
-        dso: *mut c_void,
-    ) -> c_int;
-}
-
-/// `atexit` of C: the handler ignores the argument that it gets.
-unsafe extern "C" fn atexit(function: unsafe extern "C" fn(*mut c_void)) -> c_int {
-    let null = std::ptr::null_mut();
-    // SAFETY: the C caller vouches for the function; no module to unload is bound (null).
-    unsafe { __cxa_atexit(function, null, null) }
-}
-
-/// `at_quick_exit` of C11.
-unsafe extern "C" fn at_quick_exit(function: unsafe extern "C" fn(*mut c_void)) -> c_int {
-    // SAFETY: as in `atexit`.
-    unsafe { __cxa_at_quick_exit(function, std::ptr::null_mut()) }
-}
-
-/// `pthread_atfork` of POSIX.
-unsafe extern "C" fn pthread_atfork(
-    prepare: Option<unsafe extern "C" fn()>,
-    parent: Option<unsafe extern "C" fn()>,
-    child: Option<unsafe extern "C" fn()>,
-) -> c_int {
-    // SAFETY: the C caller vouches for the functions; no module to unload is bound (null).
-    unsafe { __register_atfork(prepare, parent, child, std::ptr::null_mut()) }
-}
-
-fn exit_function(name: &str) -> Option<ExternalSymbol> {
-    let addr = match name {
-        "atexit" => (atexit as *const ()).addr(),
-        "at_quick_exit" => (at_quick_exit as *const ()).addr(),
-        "pthread_atfork" => (pthread_atfork as *const ()).addr(),
-        _ => return None,
-    };
-    Some(ExternalSymbol {
-        addr: low2g_platform::to_u64(addr),
-        size: 0,
-        kind: ExternalKind::Function,
-    })
 }

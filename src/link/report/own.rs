@@ -116,7 +116,7 @@ pub(super) fn tls_row(linked: &Linked<'_>) -> TlsRow {
     TlsRow {
         mode,
         modid: linked.tls.module,
-        offset: hex(offset),
+        offset: offset.cast_signed(),
         size: block.size,
         align: block.align,
     }

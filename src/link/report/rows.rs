@@ -2,8 +2,6 @@
 
 use serde::Serialize;
 
-use super::hex;
-
 /// An error.
 #[derive(Debug, Default, Serialize)]
 #[allow(
@@ -135,7 +133,8 @@ pub struct StubRow {
 pub struct TlsRow {
     pub mode: &'static str,
     pub modid: u64,
-    pub offset: String,
+    /// From the thread pointer, so negative; 0 where no block is static.
+    pub offset: i64,
     pub size: u64,
     pub align: u64,
 }
@@ -145,7 +144,7 @@ impl Default for TlsRow {
         Self {
             mode: "none",
             modid: 0,
-            offset: hex(0),
+            offset: 0,
             size: 0,
             align: 0,
         }

@@ -155,7 +155,9 @@ fn global_row(linked: &Linked<'_>, id: usize, global: &Global<'_>) -> Option<Sym
             row.kind_of = match external.kind {
                 crate::link::ExternalKind::Function => "func",
                 crate::link::ExternalKind::Data => "object",
-                crate::link::ExternalKind::Tls => "tls",
+                crate::link::ExternalKind::Tls | crate::link::ExternalKind::ModuleTls { .. } => {
+                    "tls"
+                }
                 crate::link::ExternalKind::Unknown => "notype",
             };
         }

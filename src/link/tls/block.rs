@@ -18,6 +18,9 @@ use crate::link::symbols::to_index;
 /// Offsets from the thread pointer are 32-bit fields in code.
 const LIMIT: u64 = 1 << 31;
 
+/// The carrier's file is padded to the alignment: no more than this, in bytes.
+const MAX_ALIGN: u64 = 1 << 20;
+
 /// Object and section number.
 type SectionNumber = (usize, usize);
 
@@ -86,6 +89,9 @@ impl Block {
     }
 
     fn allot(&mut self, size: u64, align: u64) -> Option<u64> {
+        if align > MAX_ALIGN {
+            return None;
+        }
         let offset = align_up(self.size, align)?;
         let end = offset.checked_add(size).filter(|&end| end < LIMIT)?;
         self.align = self.align.max(align);
@@ -104,7 +110,7 @@ fn too_big(what: &str, size: u64, align: u64) -> LinkError {
     LinkError::object(
         what,
         format!(
-            "{size} thread-local bytes aligned to {align} make the link's thread-local block 2 GiB or more; allocate large buffers instead, and keep a thread-local pointer"
+            "{size} thread-local bytes aligned to {align} are too many or aligned too strictly: the link's thread-local block can have 2 GiB, aligned to 1 MiB; allocate the variable, and keep a thread-local pointer to it"
         ),
     )
 }

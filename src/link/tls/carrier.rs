@@ -12,8 +12,9 @@ use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use low2g_platform::{to_u64, to_usize};
+use low2g_platform::{align_up, to_u64, to_usize};
 
+use super::order;
 use super::shared::{Ask, Contents, Of, WORD_SIZE, WORDS_SYMBOL};
 
 /// Where the process's open files have names.
@@ -22,11 +23,13 @@ const OPEN_FILES: &str = "/proc/self/fd";
 #[cfg(target_os = "freebsd")]
 const OPEN_FILES: &str = "/dev/fd";
 
-/// A loaded carrier. Dropping it unloads it.
+/// A loaded carrier. Dropping it unloads it, at once or when its turn comes (see `order`).
 #[derive(Debug)]
 pub(crate) struct Carrier {
     /// From `dlopen`, as a number.
     handle: usize,
+    /// Its own block is static: `order` unloads it.
+    fixed: bool,
 }
 
 /// What a word resolved to.
@@ -49,10 +52,17 @@ impl Carrier {
             let path = path.to_string_lossy();
             return Err(said.replace(&*path, "the link's thread-local block"));
         }
-        let carrier = Self {
+        let mut carrier = Self {
             handle: handle.expose_provenance(),
+            fixed: false,
         };
         let answers = carrier.words(contents.words.len())?;
+        let mut words = contents.words.iter().zip(&answers);
+        let offset = words.find(|(word, _)| **word == (Ask::PointerOffset, Of::Own(0)));
+        if let Some((_, answer)) = offset {
+            order::enter(carrier.handle, answer[0].wrapping_neg());
+            carrier.fixed = true;
+        }
         Ok((carrier, answers))
     }
 
@@ -80,9 +90,17 @@ impl Carrier {
 
 impl Drop for Carrier {
     fn drop(&mut self) {
-        // SAFETY: the handle came from dlopen and is closed once.
-        let failed = unsafe { libc::dlclose(self.pointer()) };
-        debug_assert_eq!(failed, 0, "an open handle can be closed");
+        let unload = if self.fixed {
+            order::leave(self.handle)
+        } else {
+            vec![self.handle]
+        };
+        for handle in unload {
+            // SAFETY: the handle came from dlopen and is closed once: here, or when `order`
+            // gives it.
+            let failed = unsafe { libc::dlclose(std::ptr::with_exposed_provenance_mut(handle)) };
+            debug_assert_eq!(failed, 0, "an open handle can be closed");
+        }
     }
 }
 
@@ -114,24 +132,51 @@ fn unique_path(number: i32) -> CString {
     CString::new(path).expect("no NUL in it")
 }
 
+/// Size and alignment under which a static block of `size` bytes is given back when it is
+/// unloaded last in, first out.
+///
+/// glibc frees a block by its size and forgets the gap that aligned it; the block below then
+/// no longer ends where the free space starts, and is lost (glibc 2.36, elf/dl-close.c and
+/// `_dl_try_allocate_static_tls`). So the gap is made part of the block. Blocks aligned to 16
+/// or less fit each other at multiples of 16; for others, where the space ends is found first.
+pub(crate) fn stackable(size: u64, align: u64) -> (u64, u64) {
+    if size == 0 {
+        return (0, align);
+    }
+    if align <= GRAIN {
+        return (size.next_multiple_of(GRAIN), GRAIN);
+    }
+    let probe = Carrier::load(&static_block(GRAIN)).ok();
+    let Some((_, answers)) = probe else {
+        // No room even for that: the block's own load will say so.
+        return (size, align);
+    };
+    let used = answers[0][0].wrapping_neg().wrapping_sub(GRAIN);
+    let end = align_up(used.saturating_add(size), align);
+    (end.map_or(size, |end| end - used), align)
+}
+
+/// Sixteen bytes, the least that blocks are apart in practice.
+const GRAIN: u64 = 16;
+
+/// A block of `size` bytes that must be static, wherever it fits.
+const fn static_block(size: u64) -> Contents<'static> {
+    Contents {
+        image: &[],
+        size,
+        align: 1,
+        names: &[],
+        words: &[(Ask::PointerOffset, Of::Own(0))],
+    }
+}
+
 /// Bytes of static thread-local storage that a block loaded now could have, at most `limit`.
 ///
 /// Found by loading blocks and unloading them, as no interface tells it. Costs some
 /// milliseconds; other threads' loads at the same time make it too small.
 #[must_use]
 pub fn static_space(limit: u64) -> u64 {
-    // Sixteen bytes, the least that blocks are apart in practice.
-    const GRAIN: u64 = 16;
-    let fits = |size: u64| {
-        let contents = Contents {
-            image: &[],
-            size,
-            align: 1,
-            names: &[],
-            words: &[(Ask::PointerOffset, Of::Own(0))],
-        };
-        Carrier::load(&contents).is_ok()
-    };
+    let fits = |size: u64| Carrier::load(&static_block(size)).is_ok();
     let (mut low, mut high) = (0, limit / GRAIN + 1);
     while high - low > 1 {
         let middle = low.midpoint(high);

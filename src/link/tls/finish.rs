@@ -9,7 +9,7 @@ use crate::link::howto::{Check, Width, howto};
 use crate::link::relocate::{Placed, section_bytes};
 use crate::link::symbols::to_index;
 
-use super::carrier::{Answer, Carrier, static_space};
+use super::carrier::{Answer, Carrier, stackable, static_space};
 use super::plan::{Plan, SlotKind, Step, Use, Variable};
 use super::sequence::{Form, Matched, Model};
 use super::shared::{Ask, Contents};
@@ -46,6 +46,10 @@ impl Placed<'_> {
 
     /// Loads the carrier if there is anything to ask, and notes where the own block is.
     fn ask(&mut self, plan: &mut Plan) -> Result<Vec<Answer>, LinkFailure> {
+        let given = plan.given.iter();
+        self.tls
+            .external
+            .extend(given.filter_map(|(&id, given)| Some((id, given.pointer_offset?))));
         let block = &self.layout.tls;
         if !self.process {
             if block.size > 0 {
@@ -71,10 +75,15 @@ impl Placed<'_> {
                 name.split('@').next().unwrap_or_default().to_owned()
             })
             .collect();
+        let (size, align) = if plan.fixed {
+            stackable(block.size, block.align)
+        } else {
+            (block.size, block.align)
+        };
         let contents = Contents {
             image: &self.tls.image,
-            size: block.size,
-            align: block.align,
+            size,
+            align,
             names: &names.iter().map(String::as_str).collect::<Vec<_>>(),
             words: &plan.words,
         };
@@ -147,18 +156,11 @@ impl Placed<'_> {
                 plan.word_of(ask, slot.variable)
                     .and_then(|index| answers.get(index).copied())
             };
-            let first = |ask| answer(ask).map_or(0, |words| words[0]);
-            let module = match slot.variable {
-                Variable::Own(_) => self.tls.module,
-                Variable::External(_) => first(Ask::Module),
-            };
+            let place = place_of(plan, answers, self.tls.module, slot.variable);
             let words = match slot.kind {
                 SlotKind::PointerOffset => [self.tls.offset_of(slot.variable).unwrap_or(0), 0],
-                SlotKind::General => match slot.variable {
-                    Variable::Own(offset) => [module, offset],
-                    Variable::External(_) => [module, first(Ask::BlockOffset)],
-                },
-                SlotKind::Local => [module, 0],
+                SlotKind::General => place,
+                SlotKind::Local => [place[0], 0],
                 SlotKind::Descriptor => answer(Ask::Descriptor).unwrap_or_default(),
             };
             let start = to_index(slot.number) * 8;
@@ -179,20 +181,12 @@ impl Placed<'_> {
         out: &mut Outcome,
     ) -> Result<(), Box<LinkError>> {
         let f = fields(&used.item.rela);
-        let answer = |ask, variable| {
-            plan.word_of(ask, variable)
-                .and_then(|index| answers.get(index))
-                .map_or(0, |words| words[0])
-        };
+        let place_of = |variable| place_of(plan, answers, self.tls.module, variable);
         let offset = |variable| self.tls.offset_of(variable).unwrap_or(0);
         let number = match step {
             Step::PointerOffset(variable) => offset(variable).wrapping_add_signed(f.addend),
-            Step::BlockOffset(Variable::Own(at)) => at.wrapping_add_signed(f.addend),
-            Step::BlockOffset(other) => {
-                answer(Ask::BlockOffset, other).wrapping_add_signed(f.addend)
-            }
-            Step::Module(Variable::Own(_)) => self.tls.module,
-            Step::Module(other) => answer(Ask::Module, other),
+            Step::BlockOffset(variable) => place_of(variable)[1].wrapping_add_signed(f.addend),
+            Step::Module(variable) => place_of(variable)[0],
             Step::Slot(slot) | Step::Load(_, slot) => self.slot_addr(self.tls.slots[slot].number),
             Step::Exact(_, variable) => offset(variable),
             Step::Nothing => 0,
@@ -227,6 +221,23 @@ impl Placed<'_> {
                 .push(target.row(f, s, place, written.value, written.action));
         }
         Ok(())
+    }
+}
+
+/// Module number and offset in the block, as far as they were asked for.
+fn place_of(plan: &Plan, answers: &[Answer], own: u64, variable: Variable) -> [u64; 2] {
+    let answer = |ask| {
+        let index = plan.word_of(ask, variable);
+        index
+            .and_then(|index| answers.get(index))
+            .map_or(0, |words| words[0])
+    };
+    match variable {
+        Variable::Own(offset) => [own, offset],
+        Variable::External(id) => match plan.given.get(&id) {
+            Some(given) => [given.module, given.offset],
+            None => [answer(Ask::Module), answer(Ask::BlockOffset)],
+        },
     }
 }
 

@@ -15,10 +15,12 @@
 //!
 //! Unsafe code stands in `carrier` (loads and asks) and `destructors` (calls them).
 
+mod accept;
 mod block;
 mod carrier;
 pub(crate) mod destructors;
 mod finish;
+mod order;
 mod plan;
 mod sequence;
 mod shared;

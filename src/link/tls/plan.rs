@@ -12,6 +12,8 @@ use crate::link::engine::View;
 use crate::link::error::LinkError;
 use crate::link::far::{self, Key, SlotContent};
 use crate::link::options::Relax;
+use crate::link::resolve::ExternalKind;
+use crate::link::symbols::{Definition, to_index};
 use crate::link::value::{EXTERNAL, Value};
 
 use super::sequence::{self, CallField, Form, Matched, Model};
@@ -110,8 +112,36 @@ pub(crate) struct Plan {
     pub(crate) fixed: bool,
     /// Others' variables that must have one.
     fixed_names: HashSet<u32>,
+    /// Variables of other modules of ours, by global: no question.
+    pub(crate) given: HashMap<u32, Given>,
     /// Variables of which some descriptor sequence does not match.
     odd_descriptors: HashSet<Variable>,
+}
+
+/// A variable of another module of ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given {
+    pub(crate) module: u64,
+    /// In the block.
+    pub(crate) offset: u64,
+    /// From the thread pointer, if that is one for all threads.
+    pub(crate) pointer_offset: Option<u64>,
+}
+
+impl Given {
+    fn of(definition: Definition) -> Option<Self> {
+        let Definition::External(symbol) = definition else {
+            return None;
+        };
+        let ExternalKind::ModuleTls { module, block } = symbol.kind else {
+            return None;
+        };
+        Some(Self {
+            module,
+            offset: symbol.addr,
+            pointer_offset: block.map(|block| block.wrapping_add(symbol.addr)),
+        })
+    }
 }
 
 /// Whether the type needs the offset from the thread pointer.
@@ -169,6 +199,11 @@ impl Plan {
                 Variable::External(id) => drop(self.fixed_names.insert(id)),
             }
         }
+        if let Variable::External(id) = variable
+            && let Some(given) = Given::of(view.tables.symbols.list[to_index(id)].definition)
+        {
+            self.given.insert(id, given);
+        }
         let target = view.target(used.item.object, used.item.section);
         let matches = match f.r_type {
             34 | 35 => matched(&target, f, None).is_some(),
@@ -183,7 +218,10 @@ impl Plan {
     fn is_constant(&self, variable: Variable) -> bool {
         match variable {
             Variable::Own(_) => self.fixed,
-            Variable::External(id) => self.fixed_names.contains(&id),
+            Variable::External(id) => match self.given.get(&id) {
+                Some(given) => given.pointer_offset.is_some(),
+                None => self.fixed_names.contains(&id),
+            },
         }
     }
 
@@ -306,6 +344,21 @@ impl Plan {
             ),
             Step::Nothing => return Ok(()),
         };
+        if let Variable::External(id) = variable
+            && let Some(given) = self.given.get(&id)
+        {
+            let problem = match asks {
+                [Ask::PointerOffset] if given.pointer_offset.is_none() => {
+                    "another module defines the variable, in a block that each thread has elsewhere; compile this reference with -ftls-model=global-dynamic, or the definition with -ftls-model=initial-exec"
+                }
+                [Ask::Descriptor] => {
+                    "another module defines the variable, and this reference needs a descriptor, which only the dynamic linker makes; compile it without -mtls-dialect=gnu2"
+                }
+                _ => return Ok(()),
+            };
+            let target = view.target(used.item.object, used.item.section);
+            return Err(target.thread_local_error(fields(&used.item.rela), problem));
+        }
         if !process {
             let problem = match (variable, asks) {
                 (Variable::External(_), _) => {

@@ -261,3 +261,165 @@ impl Rewritten {
         code
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELD: u8 = 0x5a;
+
+    /// A sequence: bytes (fields as `FIELD`), offset of the field, the call.
+    struct Sample {
+        code: Vec<u8>,
+        field: usize,
+        call: CallField,
+        find: fn(&[u8], usize, CallField) -> Option<Matched>,
+    }
+
+    fn sample(
+        text: &str,
+        field: usize,
+        call: (u32, usize, i64),
+        find: fn(&[u8], usize, CallField) -> Option<Matched>,
+    ) -> Sample {
+        let byte = |word: &str| match word {
+            "__" => FIELD,
+            word => u8::from_str_radix(word, 16).expect("hexadecimal"),
+        };
+        Sample {
+            code: text.split(' ').map(byte).collect(),
+            field,
+            call: CallField {
+                r_type: call.0,
+                offset: call.1,
+                addend: call.2,
+            },
+            find,
+        }
+    }
+
+    fn samples() -> Vec<Sample> {
+        const LEA: &str = "48 8d 3d __ __ __ __";
+        const LARGE: &str = "48 b8 __ __ __ __ __ __ __ __";
+        let general_long = format!("66 {LEA} 66 66 48 e8 __ __ __ __");
+        let general_got = format!("66 {LEA} 66 48 ff 15 __ __ __ __");
+        let large_rbx = format!("{LEA} {LARGE} 48 01 d8 ff d0");
+        let large_r15 = format!("{LEA} {LARGE} 4c 01 f8 ff d0");
+        let local_long = format!("{LEA} e8 __ __ __ __");
+        let local_got = format!("{LEA} ff 15 __ __ __ __");
+        vec![
+            sample(&general_long, 4, (4, 12, -4), general),
+            sample(&general_long, 4, (2, 12, -4), general),
+            sample(&general_got, 4, (41, 12, -4), general),
+            sample(&large_rbx, 3, (31, 9, 0), general),
+            sample(&large_r15, 3, (31, 9, 0), general),
+            sample(&local_long, 3, (4, 8, -4), local),
+            sample(&local_got, 3, (41, 9, -4), local),
+            sample(&large_rbx, 3, (31, 9, 0), local),
+            sample("48 8b 05 __ __ __ __", 3, (0, 0, 0), |c, f, _| {
+                initial(c, f)
+            }),
+            sample("4c 03 3d __ __ __ __", 3, (0, 0, 0), |c, f, _| {
+                initial(c, f)
+            }),
+            sample("48 8d 05 __ __ __ __", 3, (0, 0, 0), |c, f, _| {
+                descriptor(c, f)
+            }),
+            sample("ff 10", 0, (0, 0, 0), |c, f, _| descriptor_call(c, f)),
+        ]
+    }
+
+    #[test]
+    fn sequences_are_found_and_keep_their_length() {
+        for sample in samples() {
+            let matched = (sample.find)(&sample.code, sample.field, sample.call).expect("matches");
+            for model in [Model::LocalExec, Model::InitialExec] {
+                let rewritten = matched.rewrite(model);
+                assert_eq!(rewritten.start, 0);
+                let code = rewritten.code(0x1234_5678);
+                assert_eq!(code.len(), sample.code.len(), "{matched:?} {model:?}");
+                if let Some(field) = rewritten.field() {
+                    assert_eq!(code[field..field + 4], [0x78, 0x56, 0x34, 0x12]);
+                }
+            }
+        }
+    }
+
+    /// No other length, no other call, and no other byte unless it is another register's.
+    #[test]
+    fn near_misses_are_left_alone() {
+        for sample in samples() {
+            let find = |code: &[u8], call| (sample.find)(code, sample.field, call);
+            let whole = find(&sample.code, sample.call).expect("matches");
+            for end in 0..sample.code.len() {
+                assert_eq!(find(&sample.code[..end], sample.call), None, "cut at {end}");
+            }
+            assert_eq!((sample.find)(&sample.code, usize::MAX, sample.call), None);
+            for at in (0..sample.code.len()).filter(|&at| sample.code[at] != FIELD) {
+                for bit in 0..8 {
+                    let mut code = sample.code.clone();
+                    code[at] ^= 1 << bit;
+                    let found = find(&code, sample.call);
+                    let register =
+                        |form| matches!(form, Form::Load(_) | Form::Add(_) | Form::Descriptor(_));
+                    assert!(
+                        found.is_none_or(|found| register(found.form) && found != whole),
+                        "byte {at} bit {bit}: {found:?}"
+                    );
+                }
+            }
+            if matches!(
+                whole.form,
+                Form::General | Form::GeneralLarge | Form::Local(_)
+            ) {
+                let call = sample.call;
+                let shifted = CallField {
+                    offset: call.offset + 1,
+                    ..call
+                };
+                let other = CallField { r_type: 1, ..call };
+                let addend = CallField {
+                    addend: call.addend + 1,
+                    ..call
+                };
+                for call in [shifted, other, addend] {
+                    assert_eq!(find(&sample.code, call), None, "{call:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_register_keeps_its_number() {
+        for number in 0..16u8 {
+            let (rex, modrm) = (0x48 | (number >> 3) << 2, 5 | (number & 7) << 3);
+            let code = |opcode| [rex, opcode, modrm, 0, 0, 0, 0];
+            let load = initial(&code(0x8b), 3).expect("matches");
+            assert_eq!(load.form, Form::Load(number));
+            let relaxed = load.rewrite(Model::LocalExec).code(7);
+            assert_eq!(
+                relaxed,
+                [0x48 | number >> 3, 0xc7, 0xc0 | number & 7, 7, 0, 0, 0]
+            );
+            let same = load.rewrite(Model::InitialExec).code(0);
+            assert_eq!(same, code(0x8b));
+            let add = initial(&code(0x03), 3).expect("matches");
+            let relaxed = add.rewrite(Model::LocalExec).code(7);
+            let expected = if number & 7 == 4 {
+                [0x48 | number >> 3, 0x81, 0xc0 | number & 7, 7, 0, 0, 0]
+            } else {
+                let both = number >> 3;
+                [
+                    0x48 | both << 2 | both,
+                    0x8d,
+                    0x80 | (number & 7) << 3 | number & 7,
+                    7,
+                    0,
+                    0,
+                    0,
+                ]
+            };
+            assert_eq!(relaxed, expected);
+        }
+    }
+}

@@ -223,12 +223,8 @@ impl Contents<'_> {
 
     fn dynamic(&self, out: &mut [u8], parts: &Parts) {
         let fixed = self.words.iter().any(|(ask, _)| *ask == Ask::PointerOffset);
-        let flags = u64::from(elf::DF_BIND_NOW.0)
-            | if fixed {
-                u64::from(elf::DF_STATIC_TLS.0)
-            } else {
-                0
-            };
+        let fixed = if fixed { elf::DF_STATIC_TLS.0 } else { 0 };
+        let flags = elf::DF_BIND_NOW.0 | fixed;
         let entries = [
             (elf::DT_HASH.0, parts.hash),
             (elf::DT_STRTAB.0, parts.strings),

@@ -56,6 +56,7 @@ impl State {
             .any(|name| symbols.find(name.as_bytes()).is_some());
         Runtime {
             module: self.module,
+            block: self.offset_of(Variable::Own(0)),
             variables,
             destructors: registers.then(|| Registration::new(self.dso_handle)),
             carrier: self.carrier,
@@ -109,6 +110,8 @@ impl State {
 pub(crate) struct Runtime {
     /// Module number of the block.
     pub(crate) module: u64,
+    /// Its offset from the thread pointer, if that is one for all threads.
+    pub(crate) block: Option<u64>,
     /// Visible variables: offset in the block and size.
     pub(crate) variables: HashMap<Box<str>, (u64, u64)>,
     /// If its code may register destructors of thread-local objects.

@@ -118,7 +118,44 @@ impl Drop for Registered {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::ManuallyDrop;
+
+    use parking_lot::Mutex;
+
+    use super::super::table::Table;
     use super::*;
+
+    static SEEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+    unsafe extern "C" fn note(at: *const c_void) {
+        SEEN.lock().push(at.addr());
+    }
+
+    #[test]
+    fn a_table_goes_whole_or_by_entries() {
+        let mut table = Table::default();
+        let mut starts = Vec::new();
+        for start in [0x1000, 0x2000, 0x3000] {
+            let (cie, fde) = super::super::moved::stub_entry(start, 16);
+            table.add((0, 0), &cie, &fde);
+        }
+        let finished = table.finish();
+        assert_eq!(finished.words.last(), Some(&0), "the end mark");
+        let base = finished.words.as_ptr().addr();
+        for &offset in &finished.offsets {
+            // Length and id, then where the code starts.
+            starts.push(finished.words[offset / 8 + 1]);
+        }
+        assert_eq!(starts, [0x1000, 0x2000, 0x3000]);
+        let entries: Vec<usize> = finished.offsets.iter().map(|at| base + at).collect();
+        let registered = ManuallyDrop::new(Registered {
+            tables: vec![finished],
+        });
+        registered.each(Unit::Entry, note);
+        assert_eq!(std::mem::take(&mut *SEEN.lock()), entries);
+        registered.each(Unit::Table, note);
+        assert_eq!(std::mem::take(&mut *SEEN.lock()), [base]);
+    }
 
     #[test]
     fn the_unwinder_is_told_by_its_symbols() {

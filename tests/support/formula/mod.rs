@@ -156,6 +156,7 @@ pub(crate) fn check(dump: &Dump, field: &Field<'_>) -> Result<(), String> {
             match field.action {
                 "direct" => equal("S", target, field.symbol_value),
                 "stub" => stub(dump, field, target),
+                "mirror" => mirror(dump, field, target),
                 other => Err(format!("no formula for the action {other:?}")),
             }
         }
@@ -191,12 +192,43 @@ fn slot(dump: &Dump, field: &Field<'_>, addr: u64) -> Result<(), String> {
     equal("a slot holding", held, field.symbol_value)
 }
 
+/// The low copy at `addr` must be in the dump, stand for S, lie in read-only memory, and have
+/// been needed.
+fn mirror(dump: &Dump, field: &Field<'_>, addr: u64) -> Result<(), String> {
+    let row = dump
+        .stubs
+        .iter()
+        .find(|row| row.addr.0 == addr && row.kind == "mirror");
+    let row = row.ok_or_else(|| format!("the field names {addr:#x}, no mirror of the dump"))?;
+    equal(
+        "a mirror of",
+        row.target.map_or(0, |target| target.0),
+        field.symbol_value,
+    )?;
+    let holds = |memory: &&super::dump::Memory| {
+        (memory.addr.0..memory.addr.0 + memory.size).contains(&addr)
+    };
+    let prot = dump.memory.iter().find(holds).map(|memory| &*memory.prot);
+    if prot != Some("r--") {
+        return Err(format!(
+            "the mirror at {addr:#x} is in memory {prot:?}, not r--"
+        ));
+    }
+    if u32::try_from(field.symbol_value).is_ok() {
+        return Err(format!(
+            "{:#x} is near: it needs no mirror",
+            field.symbol_value
+        ));
+    }
+    Ok(())
+}
+
 /// The stub at `addr` must be in the dump, jump to S, and have been needed.
 fn stub(dump: &Dump, field: &Field<'_>, addr: u64) -> Result<(), String> {
     let row = dump
         .stubs
         .iter()
-        .find(|row| row.addr.0 == addr && row.kind != "island");
+        .find(|row| row.addr.0 == addr && row.kind != "island" && row.kind != "mirror");
     let row = row.ok_or_else(|| format!("the field names {addr:#x}, no stub of the dump"))?;
     if field.ifunc {
         if row.kind != "ifunc" {

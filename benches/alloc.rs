@@ -1,0 +1,314 @@
+//! The allocator against its peers in the same run: mimalloc, glibc malloc, `mmap(MAP_32BIT)`.
+//!
+//! `cargo bench --bench alloc`; each name says the preset and the placement.
+
+#![cfg(target_os = "linux")]
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use low2g::alloc::{Builder, LowAllocator, MapRequest, Placement};
+
+/// Live blocks of the pairs.
+const LIVE: usize = 10_000;
+
+fn presets() -> Vec<(&'static str, Builder)> {
+    let builder = LowAllocator::builder;
+    vec![
+        (
+            "first-fit bare",
+            builder().bare().placement(Placement::FirstFit),
+        ),
+        ("bare", builder().bare()),
+        ("default", builder()),
+        ("hardened", builder().hardened()),
+    ]
+}
+
+fn build(builder: Builder) -> LowAllocator {
+    builder.build().expect("this system has low memory")
+}
+
+/// What a pair is made of.
+trait Heap: Sync {
+    fn allocate(&self, size: usize) -> usize;
+    /// Frees what `allocate` gave, once.
+    fn free(&self, addr: usize);
+}
+
+impl Heap for LowAllocator {
+    fn allocate(&self, size: usize) -> usize {
+        let addr = self.allocate_raw(size as u64, 16).expect("room");
+        usize::try_from(addr).expect("64-bit")
+    }
+
+    fn free(&self, addr: usize) {
+        // SAFETY: the trait's contract is this call's: allocated here, freed once, unused.
+        unsafe { self.deallocate_raw(addr as u64) }.expect("in use");
+    }
+}
+
+struct Mimalloc;
+
+impl Heap for Mimalloc {
+    fn allocate(&self, size: usize) -> usize {
+        // SAFETY: mi_malloc has no precondition.
+        unsafe { libmimalloc_sys::mi_malloc(size) }.expose_provenance()
+    }
+
+    fn free(&self, addr: usize) {
+        // SAFETY: mi_free needs what mi_malloc gave, once: the trait's contract.
+        unsafe { libmimalloc_sys::mi_free(std::ptr::with_exposed_provenance_mut(addr)) };
+    }
+}
+
+struct Glibc;
+
+impl Heap for Glibc {
+    fn allocate(&self, size: usize) -> usize {
+        // SAFETY: malloc has no precondition.
+        unsafe { libc::malloc(size) }.expose_provenance()
+    }
+
+    fn free(&self, addr: usize) {
+        // SAFETY: free needs what malloc gave, once: the trait's contract.
+        unsafe { libc::free(std::ptr::with_exposed_provenance_mut(addr)) };
+    }
+}
+
+/// Sizes and victims, drawn before the clock runs: 64 to 4,096 bytes, log-uniform.
+struct Trace(Vec<(u32, u32)>);
+
+impl Trace {
+    fn new(seed: u64) -> Self {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let mut steps = Vec::new();
+        for _ in 0..1 << 16 {
+            let exponent = 6.0 + 6.0 * ((next() >> 11) as f64 / (1_u64 << 53) as f64);
+            let size = format!("{:.0}", exponent.exp2())
+                .parse()
+                .expect("below 4,097");
+            let victim = u32::try_from(next() % LIVE as u64).expect("small");
+            steps.push((size, victim));
+        }
+        Self(steps)
+    }
+}
+
+/// Live blocks, and where in the trace.
+struct Walk<'a> {
+    heap: &'a dyn Heap,
+    trace: Trace,
+    live: Vec<usize>,
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(heap: &'a dyn Heap, seed: u64) -> Self {
+        let trace = Trace::new(seed);
+        let live = (0..LIVE)
+            .map(|index| heap.allocate(trace.0[index].0 as usize))
+            .collect();
+        Self {
+            heap,
+            trace,
+            live,
+            at: 0,
+        }
+    }
+
+    #[inline]
+    fn pair(&mut self) {
+        let (size, victim) = self.trace.0[self.at];
+        self.at = (self.at + 1) % self.trace.0.len();
+        let slot = &mut self.live[victim as usize];
+        self.heap.free(*slot);
+        *slot = black_box(self.heap.allocate(size as usize));
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        for addr in self.live.drain(..) {
+            self.heap.free(addr);
+        }
+    }
+}
+
+fn heaps() -> Vec<(&'static str, Box<dyn Heap>)> {
+    let mut heaps: Vec<(&'static str, Box<dyn Heap>)> =
+        vec![("mimalloc", Box::new(Mimalloc)), ("glibc", Box::new(Glibc))];
+    for (name, builder) in presets() {
+        heaps.push((name, Box::new(build(builder))));
+    }
+    heaps
+}
+
+fn pairs(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("free + allocate, 10,000 live");
+    for (name, heap) in heaps() {
+        let mut walk = Walk::new(&*heap, 1);
+        group.bench_function(name, |bencher| bencher.iter(|| walk.pair()));
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("free + allocate, a second thread does too");
+    for (name, heap) in heaps() {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut walk = Walk::new(&*heap, 2);
+                while !stop.load(Ordering::Relaxed) {
+                    walk.pair();
+                }
+            });
+            let mut walk = Walk::new(&*heap, 1);
+            group.bench_function(name, |bencher| bencher.iter(|| walk.pair()));
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    group.finish();
+}
+
+/// `mmap(MAP_32BIT)`, as a low-memory JIT does without us.
+fn map_32bit(size: usize) -> *mut libc::c_void {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_32BIT;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: without MAP_FIXED the kernel picks free address space only.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), size, prot, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    at
+}
+
+fn unmap(at: *mut libc::c_void, size: usize) {
+    // SAFETY: munmap needs a mapping to which nothing refers: the benchmark's own, untouched.
+    let result = unsafe { libc::munmap(at, size) };
+    assert_eq!(result, 0);
+}
+
+const BLOCK: usize = 64 << 10;
+
+fn large_blocks(criterion: &mut Criterion) {
+    for others in [0_usize, 10, 30_000] {
+        // High, and of two kinds, so that they do not merge.
+        let others: Vec<_> = (0..others)
+            .map(|index| {
+                let prot = if index % 2 == 0 {
+                    libc::PROT_READ
+                } else {
+                    libc::PROT_NONE
+                };
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+                // SAFETY: without MAP_FIXED the kernel picks free address space only.
+                unsafe { libc::mmap(std::ptr::null_mut(), 4096, prot, flags, -1, 0) }
+            })
+            .collect();
+        let mut group = criterion.benchmark_group("64 KiB, allocate + free");
+        let id = |name: &str| BenchmarkId::new(name, format!("{} mappings", others.len()));
+        group.bench_function(id("MAP_32BIT"), |bencher| {
+            bencher.iter(|| unmap(black_box(map_32bit(BLOCK)), BLOCK));
+        });
+        for (name, builder) in presets() {
+            let low = build(builder);
+            group.bench_function(id(name), |bencher| {
+                bencher.iter(|| low.allocate(BLOCK as u64, 1).expect("room").addr());
+            });
+        }
+        group.finish();
+        for at in others {
+            unmap(at, 4096);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let mut group = criterion.benchmark_group("64 KiB, another thread running");
+        group.bench_function("MAP_32BIT", |bencher| {
+            bencher.iter(|| unmap(black_box(map_32bit(BLOCK)), BLOCK));
+        });
+        for (name, builder) in presets() {
+            let low = build(builder);
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| low.allocate(BLOCK as u64, 1).expect("room").addr());
+            });
+        }
+        group.finish();
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// 256 bytes of code: `mov eax, imm32; ret` and breakpoints.
+fn text(value: u32) -> [u8; 256] {
+    let mut text = [0xcc; 256];
+    text[0] = 0xb8;
+    text[1..5].copy_from_slice(&value.to_le_bytes());
+    text[5] = 0xc3;
+    text
+}
+
+fn call(addr: u64) -> u32 {
+    let entry = std::ptr::with_exposed_provenance::<()>(usize::try_from(addr).expect("64-bit"));
+    // SAFETY: transmute needs a function of that type there: `text` was published at the address.
+    let function = unsafe { std::mem::transmute::<*const (), extern "C" fn() -> u32>(entry) };
+    function()
+}
+
+fn publish(criterion: &mut Criterion) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let mut group = criterion.benchmark_group("256 bytes of code, another thread running");
+        let low = build(LowAllocator::builder().bare());
+        let code = text(7);
+        group.bench_function("write, publish, call", |bencher| {
+            bencher.iter_batched(
+                || low.allocate_code(256, 16).expect("room"),
+                |mut block| {
+                    block.working_mem().copy_from_slice(&code);
+                    let published = block.publish().expect("two views");
+                    assert_eq!(call(published.exec_addr()), 7);
+                    published
+                },
+                criterion::BatchSize::LargeInput,
+            );
+        });
+        group.bench_function("mprotect pair around the write, call", |bencher| {
+            let mut mapping = low.map(&MapRequest::new(1 << 20)).expect("room");
+            mapping.populate().expect("memory");
+            let first = low2g::platform::AddrRange::at(mapping.range().start(), 4096);
+            let (first, all) = (first.expect("low"), mapping.range());
+            bencher.iter(|| {
+                let writable = low2g::platform::Protection::ReadWrite;
+                mapping.protect(first, writable).expect("allowed");
+                mapping.working_mem().expect("writable")[..256].copy_from_slice(&code);
+                let executable = low2g::platform::Protection::ReadExecute;
+                mapping.protect(first, executable).expect("allowed");
+                call(all.start())
+            });
+        });
+        group.finish();
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(30);
+    targets = pairs, large_blocks, publish
+}
+criterion_main!(benches);

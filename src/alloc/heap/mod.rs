@@ -1,0 +1,312 @@
+//! Small blocks of data: pools of equal slots, sharded by thread, found again by address.
+//!
+//! ```text
+//!   shard 0..8 --- pool a size class (40) --- arenas, marks, free slots     behind a lock each
+//!   index: page -> shard, class, arena                                      without a lock
+//! ```
+//!
+//! A thread stays with its shard until it meets another one there. A free goes to the pool that
+//! the index names, whichever thread it comes from. Lock order: a pool's lock is taken before the
+//! pages', never after, and never two pools' at once.
+
+mod pool;
+mod quarantine;
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use low2g_platform::{AddrRange, Platform};
+
+use crate::alloc::error::{AllocError, Misuse};
+use crate::alloc::lock::{SpinGuard, SpinLock};
+use crate::alloc::own::Own;
+use crate::alloc::page_index::PageIndex;
+use crate::alloc::random::Random;
+use crate::alloc::slots::{CLASSES, class_size};
+
+use pool::Pool;
+pub(crate) use pool::Taken;
+pub(crate) use quarantine::Quarantine;
+
+/// Threads that can allocate at once without meeting.
+const SHARDS: usize = 8;
+
+const CLASS_BITS: u32 = 6;
+const ARENA_BITS: u32 = 18;
+
+thread_local! {
+    /// The shard in which this thread allocates.
+    static SHARD: Cell<usize> = const { Cell::new(SHARDS) };
+}
+
+/// The shard of this thread; at first they take turns.
+#[inline]
+fn own_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let shard = SHARD.get();
+    if shard < SHARDS {
+        return shard;
+    }
+    let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+    SHARD.set(shard);
+    shard
+}
+
+/// What a heap is made for.
+#[derive(Debug)]
+pub(crate) struct HeapSettings {
+    pub(crate) random: bool,
+    /// Freed slots of a pool that wait before they are picked again.
+    pub(crate) late: usize,
+    /// Whether freed slots are cleared, and checked to be clear still when they are picked.
+    pub(crate) clear_on_free: bool,
+}
+
+type Shard = [SpinLock<Pool>; CLASSES];
+
+/// All small blocks of an allocator.
+#[derive(Debug)]
+pub(crate) struct Heap {
+    shards: [OnceLock<Box<Shard>>; SHARDS],
+    index: PageIndex,
+    platform: Arc<dyn Platform>,
+    /// What the pools' streams are derived from.
+    seed: Random,
+    pub(crate) settings: HeapSettings,
+}
+
+impl Heap {
+    pub(crate) fn new(
+        platform: Arc<dyn Platform>,
+        window: AddrRange,
+        seed: Random,
+        settings: HeapSettings,
+    ) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| OnceLock::new()),
+            index: PageIndex::new(window, platform.config().page_size),
+            platform,
+            seed,
+            settings,
+        }
+    }
+
+    /// Picks a slot of `class`. `map` maps an arena of at least the bytes it is asked for.
+    #[inline]
+    pub(crate) fn take(
+        &self,
+        class: usize,
+        map: impl Fn(u64) -> Result<Own, AllocError>,
+    ) -> Result<Taken, AllocError> {
+        match self.take_ready(class) {
+            Some(taken) => Ok(taken),
+            None => self.take_growing(class, map),
+        }
+    }
+
+    /// A slot of `class`, if the pool needs no arena for that.
+    #[inline]
+    fn take_ready(&self, class: usize) -> Option<Taken> {
+        let (_, mut pool) = self.lock(class);
+        if pool.wants_arena() {
+            return None;
+        }
+        pool.take(&*self.platform)
+    }
+
+    #[cold]
+    fn take_growing(
+        &self,
+        class: usize,
+        map: impl Fn(u64) -> Result<Own, AllocError>,
+    ) -> Result<Taken, AllocError> {
+        let (shard, mut pool) = self.lock(class);
+        if pool.wants_arena() {
+            self.grow(shard, class, &mut pool, map)?;
+        }
+        let taken = pool.take(&*self.platform);
+        Ok(taken.expect("there was a free slot, or an arena was added"))
+    }
+
+    /// The pool of `class` in this thread's shard, or in the next one if it is taken there.
+    #[inline]
+    fn lock(&self, class: usize) -> (usize, SpinGuard<'_, Pool>) {
+        // A seed means the same addresses, whichever thread asks.
+        let shard = if self.seed.is_seeded() {
+            0
+        } else {
+            own_shard()
+        };
+        if let Some(pool) = self.pool(shard, class).try_lock() {
+            return (shard, pool);
+        }
+        if self.seed.is_seeded() {
+            return (shard, self.pool(shard, class).lock());
+        }
+        let shard = (shard + 1) % SHARDS;
+        SHARD.set(shard);
+        (shard, self.pool(shard, class).lock())
+    }
+
+    #[inline]
+    fn pool(&self, shard: usize, class: usize) -> &SpinLock<Pool> {
+        &self.shards[shard].get_or_init(|| self.new_shard(shard))[class]
+    }
+
+    #[cold]
+    fn new_shard(&self, shard: usize) -> Box<Shard> {
+        let settings = &self.settings;
+        Box::new(std::array::from_fn(|class| {
+            let number = low2g_platform::to_u64(shard * CLASSES + class);
+            let random = settings.random.then(|| self.seed.derive(number));
+            SpinLock::new(Pool::new(class_size(class), random, settings.late))
+        }))
+    }
+
+    #[cold]
+    fn grow(
+        &self,
+        shard: usize,
+        class: usize,
+        pool: &mut Pool,
+        map: impl Fn(u64) -> Result<Own, AllocError>,
+    ) -> Result<(), AllocError> {
+        let page = self.platform.config().page_size;
+        if !pool.is_numbered() {
+            let full = AllocError::BadRequest {
+                what: "block size",
+                value: pool.slot(),
+                expected: "one of which fewer than 2^18 arenas are in use",
+            };
+            return if pool.is_full() { Err(full) } else { Ok(()) };
+        }
+        let arena = match map(pool.arena_size(page)) {
+            Ok(arena) => arena,
+            // Fewer candidates than wished for are better than none; the certificate says so.
+            Err(_) if !pool.is_full() => return Ok(()),
+            // The largest hole may still do for a small one; and what waits in quarantine may go.
+            Err(AllocError::Exhausted { .. }) => match map(pool.slot().next_multiple_of(page)) {
+                Ok(arena) => arena,
+                Err(error) => {
+                    self.forget(&pool.flush());
+                    return if pool.is_full() { Err(error) } else { Ok(()) };
+                }
+            },
+            Err(error) => return Err(error),
+        };
+        let range = arena.range();
+        let arena = pool.add(arena);
+        let shard = u32::try_from(shard).expect("below 8");
+        let class = u32::try_from(class).expect("below 64");
+        let number = (shard << CLASS_BITS | class) << ARENA_BITS | arena;
+        self.index.set(range, Some(number));
+        Ok(())
+    }
+
+    /// The pool that an index entry names, and the number of the arena in it.
+    #[inline]
+    fn home(&self, number: u32) -> (&SpinLock<Pool>, u32) {
+        let arena = number & ((1 << ARENA_BITS) - 1);
+        let class = number >> ARENA_BITS & ((1 << CLASS_BITS) - 1);
+        let shard = number >> (ARENA_BITS + CLASS_BITS);
+        let pool = self.pool(
+            low2g_platform::to_usize(shard.into()),
+            low2g_platform::to_usize(class.into()),
+        );
+        (pool, arena)
+    }
+
+    /// Frees the slot at `addr`; `None` if no arena is there. The slot's bytes are the caller's to
+    /// give up.
+    #[inline]
+    pub(crate) fn give(&self, addr: u64) -> Option<Result<(), Misuse>> {
+        let (pool, arena) = self.home(self.index.get(addr)?);
+        let mut pool = pool.lock();
+        let slot = match pool.find(arena, addr) {
+            Ok(slot) => slot,
+            Err(misuse) => return Some(Err(misuse)),
+        };
+        if self.settings.clear_on_free {
+            self.clear(addr, pool.slot());
+        }
+        let emptied = pool.give(arena, slot);
+        if !emptied.is_empty() {
+            self.forget(&emptied);
+            drop(pool);
+            // Unmapping needs no lock of the pool.
+            drop(emptied);
+        }
+        Some(Ok(()))
+    }
+
+    /// Bytes of the used slot at `addr`.
+    pub(crate) fn usable_size(&self, addr: u64) -> Option<u64> {
+        let (pool, arena) = self.home(self.index.get(addr)?);
+        let pool = pool.lock();
+        pool.find(arena, addr).ok().map(|_| pool.slot())
+    }
+
+    /// The slot around `addr`, and whether it is in use.
+    pub(crate) fn around(&self, addr: u64) -> Option<(AddrRange, bool)> {
+        let (pool, arena) = self.home(self.index.get(addr)?);
+        pool.lock().around(arena, addr)
+    }
+
+    /// Lets all slots out of quarantine, and gives back the arenas that are empty then.
+    pub(crate) fn flush(&self) {
+        for pool in self.pools() {
+            let mut pool = pool.lock();
+            let emptied = pool.flush();
+            self.forget(&emptied);
+        }
+    }
+
+    /// Takes arenas that will be unmapped out of the index.
+    fn forget(&self, emptied: &[Own]) {
+        for arena in emptied {
+            self.index.set(arena.range(), None);
+        }
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &SpinLock<Pool>> {
+        let shards = self.shards.iter().filter_map(OnceLock::get);
+        shards.flat_map(|shard| shard.iter())
+    }
+
+    /// Bytes of arenas, and of used slots.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        self.pools().fold((0, 0), |(arenas, slots), pool| {
+            let pool = pool.lock();
+            (
+                arenas + pool.arena_bytes,
+                slots + pool.used_slots * pool.slot(),
+            )
+        })
+    }
+
+    /// Clears a slot that nobody uses any more, or not yet.
+    pub(crate) fn clear(&self, addr: u64, len: u64) {
+        if self.platform.is_simulated() {
+            return;
+        }
+        let len = low2g_platform::to_usize(len);
+        let start = std::ptr::with_exposed_provenance_mut::<u8>(low2g_platform::to_usize(addr));
+        // SAFETY: write_bytes needs that many writable bytes that nobody else uses: they are a slot
+        // of an arena, mapped to read and write, which its owner gives up or has just got.
+        unsafe { start.write_bytes(0, len) };
+    }
+
+    /// Whether a slot that was just picked is still as `clear` left it.
+    pub(crate) fn is_clear(&self, addr: u64, len: u64) -> bool {
+        if self.platform.is_simulated() {
+            return true;
+        }
+        let len = low2g_platform::to_usize(len / 8);
+        let start = std::ptr::with_exposed_provenance::<u64>(low2g_platform::to_usize(addr));
+        // SAFETY: from_raw_parts needs that many aligned words, mapped, initialised, not written
+        // meanwhile: a slot (a multiple of 16 bytes at a multiple of 16) of an arena, just picked.
+        let words = unsafe { std::slice::from_raw_parts(start, len) };
+        words.iter().all(|word| *word == 0)
+    }
+}

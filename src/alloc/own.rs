@@ -1,0 +1,197 @@
+//! Pages of a block's (or an arena's) own, with guards around them, and their way out: through a
+//! quarantine, inaccessible.
+//!
+//! ```text
+//!   | guard | the block's pages ...             | guard |     one claim
+//! ```
+//!
+//! Invariants: guards cannot be accessed while the block lives; a block in quarantine has no
+//! access, no memory, and an address that nobody else can have. A block aligned to more than the
+//! system's granularity has no guard before it, because that would cost as much as its alignment.
+
+use std::sync::Arc;
+
+use low2g_platform::{AddrRange, Platform, Protection};
+use parking_lot::Mutex;
+
+use crate::alloc::allocator::{LowAllocator, MapRequest, whole_pages};
+use crate::alloc::certificate::Certificate;
+use crate::alloc::error::AllocError;
+use crate::alloc::heap::Quarantine;
+use crate::alloc::mapping::Mapping;
+use crate::alloc::space::Kind;
+
+/// A claim, and the part of it that is used.
+#[derive(Debug)]
+pub(crate) struct Own {
+    mapping: Mapping,
+    range: AddrRange,
+}
+
+impl Own {
+    /// The pages to use.
+    pub(crate) fn range(&self) -> AddrRange {
+        self.range
+    }
+
+    pub(crate) fn certificate(&self) -> Certificate {
+        self.mapping.certificate()
+    }
+
+    pub(crate) fn platform(&self) -> &Arc<dyn Platform> {
+        self.mapping.platform()
+    }
+}
+
+/// Freed blocks that are not given back yet.
+#[derive(Debug)]
+pub(crate) struct Retired {
+    waiting: Mutex<(Quarantine<Mapping>, u64)>,
+    /// Bytes of address space that may wait; 0 for no quarantine.
+    most_bytes: u64,
+}
+
+/// Freed blocks of their own that wait.
+const WAITING: usize = 32;
+
+impl Retired {
+    pub(crate) fn new(most_bytes: u64) -> Self {
+        Self {
+            waiting: Mutex::new((Quarantine::new(WAITING), 0)),
+            most_bytes,
+        }
+    }
+
+    /// Takes a block in; gives what leaves for it, to be dropped.
+    fn push(&self, mapping: Mapping, random: u64) -> Vec<Mapping> {
+        let mut waiting = self.waiting.lock();
+        let (quarantine, bytes) = &mut *waiting;
+        *bytes += mapping.range().len();
+        let below = |bound: u32| {
+            u32::try_from(random % u64::from(bound.max(1))).expect("below a number of 32 bits")
+        };
+        let mut out: Vec<Mapping> = quarantine.push(mapping, below).into_iter().collect();
+        *bytes -= out.iter().map(|mapping| mapping.range().len()).sum::<u64>();
+        while *bytes > self.most_bytes
+            && let Some(mapping) = quarantine.pop()
+        {
+            *bytes -= mapping.range().len();
+            out.push(mapping);
+        }
+        out
+    }
+
+    /// Gives all back.
+    pub(crate) fn flush(&self) {
+        let all = {
+            let mut waiting = self.waiting.lock();
+            waiting.1 = 0;
+            waiting.0.drain()
+        };
+        drop(all);
+    }
+}
+
+impl LowAllocator {
+    /// Pages to read and write, with guards if this allocator has them for `kind`.
+    pub(crate) fn map_own(&self, size: u64, align: u64, kind: Kind) -> Result<Own, AllocError> {
+        let hardening = &self.inner.hardening;
+        let guarded = match kind {
+            Kind::Arena => hardening.arena_guards,
+            _ => hardening.guards,
+        };
+        let config = self.platform().config();
+        let guard = if guarded { config.granularity } else { 0 };
+        let before = if align <= config.granularity {
+            guard
+        } else {
+            0
+        };
+        let pages = whole_pages(size, config.page_size)?;
+        let all = pages
+            .checked_add(before + guard)
+            .ok_or(AllocError::BadRequest {
+                what: "size",
+                value: size,
+                expected: "one that leaves room for guards",
+            })?;
+        let mut request = MapRequest {
+            align,
+            kind,
+            ..MapRequest::new(all)
+        };
+        if kind == Kind::Arena {
+            // The minimum is for blocks: a slot adds its own bits.
+            request.min_entropy = Some(0.0);
+        }
+        let mut mapping = self.map(&request)?;
+        let whole = mapping.range();
+        let cut = |start, end| AddrRange::new(start, end).expect("guards are part of the claim");
+        let range = cut(whole.start() + before, whole.start() + before + pages);
+        if before > 0 {
+            mapping.guard(cut(whole.start(), range.start()))?;
+        }
+        if guard > 0 {
+            mapping.guard(cut(range.end(), whole.end()))?;
+        }
+        Ok(Own { mapping, range })
+    }
+
+    /// Ends the life of a block of its own, whose bytes nobody refers to any more.
+    pub(crate) fn retire(&self, own: Own) {
+        let retired = &self.inner.retired;
+        let mut mapping = own.mapping;
+        // A large block would push everything else out, and its address space is scarce.
+        if mapping.range().len() > retired.most_bytes / 2 {
+            return;
+        }
+        // What cannot be made inaccessible is not kept.
+        if mapping.guard(mapping.range()).is_ok() {
+            let out = retired.push(mapping, self.random_below(1 << 32));
+            // Unmapping needs no lock of the quarantine.
+            drop(out);
+        }
+    }
+
+    /// Gives back what is held for later: freed blocks in quarantine, and empty arenas.
+    pub fn trim(&self) {
+        self.inner.retired.flush();
+        self.inner.heap.flush();
+    }
+
+    /// Runs `allocate`; if the window or a limit is exhausted, once more after a trim.
+    pub(crate) fn with_trim<T>(
+        &self,
+        allocate: impl Fn() -> Result<T, AllocError>,
+    ) -> Result<T, AllocError> {
+        match allocate() {
+            Err(
+                AllocError::Exhausted { .. }
+                | AllocError::Limit { .. }
+                | AllocError::ByteLimit { .. },
+            ) => {
+                self.trim();
+                allocate()
+            }
+            result => result,
+        }
+    }
+
+    /// Address space to be filled later: no access, no memory, until parts of it are protected
+    /// otherwise. Every byte lies in `reach` (`None` for the allocator's own).
+    ///
+    /// # Errors
+    /// See [`AllocError`]; nothing of the request is left mapped.
+    pub fn reserve(
+        &self,
+        bytes: u64,
+        reach: Option<crate::alloc::reach::Reach>,
+    ) -> Result<Mapping, AllocError> {
+        let request = MapRequest {
+            reach,
+            protection: Protection::None,
+            ..MapRequest::new(bytes)
+        };
+        self.with_trim(|| self.map(&request))
+    }
+}

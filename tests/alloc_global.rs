@@ -1,0 +1,96 @@
+//! Low memory as the global allocator of a program with contending threads: this one.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::HashMap;
+
+use low2g::alloc::{LowAllocator, LowGlobal};
+
+#[global_allocator]
+static LOW: LowGlobal = LowGlobal::with(|| LowAllocator::builder().hardened());
+
+fn is_low<T>(value: &T) -> bool {
+    std::ptr::from_ref(value).addr() < 1 << 31
+}
+
+/// Allocates when the thread that made it ends.
+struct AtExit(std::sync::mpsc::Sender<bool>);
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        let late = Box::new([1_u8; 100]);
+        // The receiver waits until all threads are done.
+        let _ = self.0.send(is_low(&late[0]));
+    }
+}
+
+#[test]
+fn eight_threads_live_low() {
+    thread_local! {
+        static LATE: std::cell::RefCell<Option<AtExit>> = const { std::cell::RefCell::new(None) };
+    }
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (blocks, incoming) = std::sync::mpsc::channel::<Box<[u64]>>();
+    let threads: Vec<_> = (0..8_u64)
+        .map(|thread| {
+            let (sender, blocks) = (sender.clone(), blocks.clone());
+            std::thread::spawn(move || {
+                LATE.with(|late| *late.borrow_mut() = Some(AtExit(sender)));
+                let mut map = HashMap::new();
+                for round in 0..3_000_u64 {
+                    let size = usize::try_from(round * 37 % 900 + 1).expect("small");
+                    let values = vec![thread * 1_000_000 + round; size];
+                    assert!(is_low(&values[0]));
+                    map.insert(round % 97, values.into_boxed_slice());
+                    if round % 5 == 0
+                        && let Some(values) = map.remove(&(round * 7 % 97))
+                    {
+                        blocks.send(values).expect("the receiver lives");
+                    }
+                }
+                for values in map.values() {
+                    assert!(values.iter().all(|value| *value == values[0]));
+                    assert_eq!(values[0] / 1_000_000, thread);
+                }
+                let large = vec![0_u8; 3 << 20];
+                assert!(is_low(&large[0]) && large.iter().all(|byte| *byte == 0));
+            })
+        })
+        .collect();
+    drop((sender, blocks));
+    let mut received = 0;
+    for values in incoming {
+        assert!(values.iter().all(|value| *value == values[0]));
+        received += 1;
+    }
+    assert!(received > 1_000);
+    for thread in threads {
+        thread.join().expect("no thread panicked");
+    }
+    let late: Vec<bool> = receiver.iter().collect();
+    assert_eq!(late, [true; 8], "thread-local destructors allocate low too");
+}
+
+#[test]
+fn what_is_too_large_comes_from_the_system() {
+    let huge: Vec<u8> = Vec::with_capacity(3 << 30);
+    assert!(huge.as_ptr().addr() > 1 << 32);
+    drop(huge);
+    let statistics = LOW.statistics().expect("this system has low memory");
+    assert!(statistics.data_slot_bytes > 0);
+}
+
+#[test]
+fn blocks_move_between_sizes() {
+    let mut text = String::new();
+    let mut expected = 0_usize;
+    for round in 0..40_000_u32 {
+        text.push_str(&round.to_string());
+        expected += round.to_string().len();
+    }
+    assert_eq!(text.len(), expected);
+    assert!(text.starts_with("0123456789101112"));
+    text.truncate(8);
+    text.shrink_to_fit();
+    assert_eq!(text, "01234567");
+}

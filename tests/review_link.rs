@@ -144,3 +144,61 @@ fn symbols_are_what_other_modules_would_see() {
     let plain = linked.symbol("plain").expect("defined");
     assert_eq!(bytes_at(&linked, plain, 1), [0xc3]);
 }
+
+/// A file that is itself called `a.o#2` made two objects of one name.
+#[test]
+fn names_are_unique_whatever_files_are_called() {
+    let empty = Obj::default().build();
+    let names = ["a.o#2", "a.o", "a.o", "a.o", "a.o#2"];
+    let inputs: Vec<Input> = names
+        .iter()
+        .map(|name| Input::from_bytes(*name, empty.clone()))
+        .collect();
+    let options = options();
+    let linked = link(&inputs, &options, &Externals::default(), &dry(4)).expect("links");
+    let shown: Vec<String> = report(&linked)
+        .objects
+        .iter()
+        .map(|object| object.name.clone())
+        .collect();
+    assert_eq!(shown, ["a.o#2", "a.o", "a.o#3", "a.o#4", "a.o#2#2"]);
+}
+
+/// Relocation sections over the same bytes of the file: 400 KB asked for gigabytes.
+#[test]
+fn relocation_sections_that_overlap_are_refused() {
+    let mut obj = Obj::default();
+    let mut text = Sec::text([0xc3; 16]);
+    for _ in 0..8_000 {
+        text = text.rel(0, 0, Of::Nothing, 0);
+    }
+    obj.section(text);
+    let mut file = obj.build();
+    let input = [Input::from_bytes("plain.o", file.clone())];
+    let options = LinkOptions::default();
+    link(&input, &options, &Externals::default(), &dry(5)).expect("links as it is");
+
+    // The section table goes to the end of the file, with the header of .rela.text 3,000 times more.
+    let word = |file: &[u8], at: usize| {
+        let bytes = file[at..at + 8].try_into().expect("8 bytes");
+        usize::try_from(u64::from_le_bytes(bytes)).expect("64-bit")
+    };
+    let count = usize::from(u16::from_le_bytes([file[60], file[61]]));
+    let (start, end) = (word(&file, 40), file.len());
+    let mut table = file[start..start + 64 * count].to_vec();
+    let is_rela = |header: &&[u8]| header[4..8] == 4u32.to_le_bytes();
+    let rela = table.chunks_exact(64).find(is_rela).expect("one").to_vec();
+    table.extend(rela.repeat(3_000));
+    file.extend(&table);
+    file[40..48].copy_from_slice(&u64::try_from(end).expect("small").to_le_bytes());
+    let count = u16::try_from(count + 3_000).expect("below 65,280");
+    file[60..62].copy_from_slice(&count.to_le_bytes());
+
+    let start = Instant::now();
+    let failure = fails(
+        &[Input::from_bytes("overlap.o", file)],
+        &Externals::default(),
+    );
+    assert!(failure.to_string().contains("overlap;"), "{failure}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}

@@ -85,13 +85,14 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn unique(&mut self, name: String) -> String {
-        let count = self.seen.entry(name.clone()).or_insert(0);
-        *count += 1;
-        if *count == 1 {
-            name
-        } else {
-            format!("{name}#{count}")
+        let mut shown = name.clone();
+        while self.seen.contains_key(&shown) {
+            let count = self.seen.entry(name.clone()).or_insert(1);
+            *count += 1;
+            shown = format!("{name}#{count}");
         }
+        self.seen.insert(shown.clone(), 1);
+        shown
     }
 }
 

@@ -165,6 +165,7 @@ impl<'d> Object<'d> {
         }
         // In input order for each target.
         relocation_sections.sort_by_key(|(_, target): &(SectionIndex, SectionIndex)| target.0);
+        let mut bytes = 0usize;
         for &(index, target) in &relocation_sections {
             let Some(section) = self.sections.get(target.0) else {
                 return Err(self.fail(format!(
@@ -176,13 +177,24 @@ impl<'d> Object<'d> {
             };
             if section.is_alloc() {
                 let relas = self.relocations_in(index)?;
+                // Those of a file that lie over each other would take memory out of all proportion.
+                let size = self.table.section(index).map(|header| header.sh_size(LE));
+                let size = size.ok().and_then(|size| usize::try_from(size).ok());
+                bytes = bytes.saturating_add(size.unwrap_or(usize::MAX));
+                if bytes > self.data.len() {
+                    return Err(self.fail(format!(
+                        "relocation sections up to #{} have {bytes} bytes in a file of {}: they overlap; assemble the object anew",
+                        index.0,
+                        self.data.len()
+                    )));
+                }
                 let old = &mut self.sections[target.0].relas;
                 // The gABI allows several relocation sections for one section.
-                *old = if old.is_empty() {
-                    relas
+                if old.is_empty() {
+                    *old = relas;
                 } else {
-                    Cow::Owned([&old[..], &relas[..]].concat())
-                };
+                    old.to_mut().extend_from_slice(&relas);
+                }
             }
         }
         self.relocation_sections = relocation_sections;

@@ -29,6 +29,8 @@ const WRITE_VIEWS_FROM: u64 = 1 << 32;
 
 /// Bytes of the random stretch in which a write view is then placed: the survey of it is short.
 const STRETCH: u64 = 1 << 30;
+/// Stretches tried for a write view: with half of the address space taken, all fail once in 2^32.
+const STRETCHES: u32 = 32;
 
 /// A claim of a view that is given back on drop.
 #[derive(Debug)]
@@ -186,10 +188,7 @@ impl LowAllocator {
             }
             Err(error) => return Err(error),
         };
-        let stretch = self.random_stretch(bytes);
-        let write = self.claim_view(&*backing, stretch, 1, Kind::WriteView);
-        self.inner.pages.forget_survey(stretch);
-        let (write, _) = write?;
+        let write = self.claim_write_view(&*backing)?;
         let pages = low2g_platform::to_usize(bytes / config.page_size);
         Ok(Some(CodeArena {
             exec,
@@ -198,6 +197,22 @@ impl LowAllocator {
             slots: Slots::new(bytes / slot),
             populated: vec![false; pages],
         }))
+    }
+
+    /// A view in a random stretch; in another one where all of that is taken, as large parts
+    /// of the address space are in processes that reserve it (sanitizers, Java, Go).
+    fn claim_write_view(&self, backing: &dyn Backing) -> Result<View, AllocError> {
+        let mut left = STRETCHES;
+        loop {
+            let stretch = self.random_stretch(backing.len());
+            let write = self.claim_view(backing, stretch, 1, Kind::WriteView);
+            self.inner.pages.forget_survey(stretch);
+            left -= 1;
+            match write {
+                Err(AllocError::Exhausted { .. }) if left > 0 => {}
+                other => return other.map(|(view, _)| view),
+            }
+        }
     }
 
     fn claim_view(

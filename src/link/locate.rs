@@ -1,7 +1,9 @@
 //! Where instructions start: function symbols, then any symbol, then the section's start.
 //!
 //! Linear decoding from such a start is accepted only if some instruction's field lies
-//! exactly where the relocation says, so a wrong start costs an error at worst.
+//! exactly where the relocation says. Data in a code section can still pass for an
+//! instruction if the bytes before its address word happen to be an opcode; compilers put
+//! no address words between instructions, hand-written assembly may.
 
 use hashbrown::HashMap;
 use object::elf;

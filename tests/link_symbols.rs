@@ -350,3 +350,12 @@ fn versions_of_process_symbols() {
     let object = folder.compile("v.s", main, &[]);
     assert_eq!(run(&[&object]), "by version\n");
 }
+
+#[test]
+fn a_default_version_is_what_the_plain_name_means() {
+    let main = printing("int value(void);", "value()");
+    let versions = "int old_value(void) { return 1; } int new_value(void) { return 2; }\n\
+                    __asm__(\".symver old_value, value@V1\\n.symver new_value, value@@V2\");";
+    assert_eq!(prints(&[&main, versions], &[]), "2");
+    assert_eq!(prints(&[versions, &main], &[]), "2");
+}

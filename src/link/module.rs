@@ -196,18 +196,17 @@ impl Module {
             // STT_GNU_IFUNC symbol, a function without arguments that returns an address.
             let resolver = unsafe { function_at::<extern "C" fn() -> u64>(ifunc.resolver) };
             let target = resolver();
-            let slot = self.memory.data_mem(self.got.0);
-            let field = slot.and_then(|got| got.get_mut(ifunc.slot * 8..ifunc.slot * 8 + 8));
-            if let Some(field) = field {
-                field.copy_from_slice(&target.to_le_bytes());
-            }
+            let got = self.memory.data_mem(self.got.0);
+            let slots = got.expect("the GOT of a link with ifuncs is writable until here");
+            let start = ifunc.slot * 8;
+            slots[start..start + 8].copy_from_slice(&target.to_le_bytes());
         }
         if self.got.0 != usize::MAX {
             self.memory.make_read_only(self.got.0)?;
         }
         // Only now: destructors must not run where no constructor has.
         self.initialised = true;
-        for &addr in &self.init.init {
+        for addr in std::mem::take(&mut self.init.init) {
             // SAFETY: the caller runs the objects' code; the address stands in an init array.
             let constructor = unsafe { function_at::<InitFunction>(addr) };
             constructor(args.argc(), args.argv(), environment());
@@ -284,7 +283,7 @@ impl Module {
                 // SAFETY: the caller runs the objects' code, and it is still mapped.
                 unsafe { exits.finalize() };
             }
-            for &addr in &self.init.fini {
+            for addr in std::mem::take(&mut self.init.fini) {
                 // SAFETY: the caller runs the objects' code; the address stands in a fini array.
                 let destructor = unsafe { function_at::<extern "C" fn()>(addr) };
                 destructor();

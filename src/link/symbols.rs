@@ -152,7 +152,7 @@ impl<'d> Symbols<'d> {
                 globals.push(NO_GLOBAL);
                 continue;
             }
-            let name = object.symbol_name(symbol)?;
+            let name = default_version(object.symbol_name(symbol)?);
             let id = self.intern(name);
             globals.push(id);
             let mut place = object.place_of(index, symbol)?;
@@ -202,6 +202,18 @@ impl<'d> Symbols<'d> {
         object.globals = globals;
         Ok(())
     }
+}
+
+/// `name@@VERSION` (`.symver`) is the default version: what references to `name` mean.
+fn default_version(name: &[u8]) -> &[u8] {
+    // Few names have one: a quick look first.
+    if !name.contains(&b'@') {
+        return name;
+    }
+    let versioned = name.windows(2).position(|pair| pair == b"@@");
+    versioned
+        .filter(|&at| at > 0)
+        .map_or(name, |at| &name[..at])
 }
 
 /// `u32` numbers of ours as indices.

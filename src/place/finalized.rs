@@ -51,7 +51,7 @@ impl Finalized {
     ///
     /// # Errors
     /// The system refuses.
-    pub fn make_read_only(&mut self, index: usize) -> Result<(), PlaceError> {
+    pub(crate) fn make_read_only(&mut self, index: usize) -> Result<(), PlaceError> {
         match self.slots[index].region {
             Some(number) => self.regions[number].set_access(SectionKind::ReadOnly),
             None => Ok(()),

@@ -300,6 +300,7 @@ fn undefined_symbols_once_each_with_count_and_first_use() {
                 first_use,
                 uses,
                 nearest,
+                hidden: false,
             } => (symbol.as_str(), first_use.offset, *uses, nearest.as_deref()),
             other => panic!("{other}"),
         })
@@ -358,4 +359,19 @@ fn a_default_version_is_what_the_plain_name_means() {
                     __asm__(\".symver old_value, value@V1\\n.symver new_value, value@@V2\");";
     assert_eq!(prints(&[&main, versions], &[]), "2");
     assert_eq!(prints(&[versions, &main], &[]), "2");
+}
+
+#[test]
+fn an_undefined_hidden_symbol_says_where_it_must_come_from() {
+    let source = "__attribute__((visibility(\"hidden\"))) int puts(const char *);\n\
+                  int main(void) { return puts(\"not the process's\"); }";
+    let folder = Folder::new();
+    let object = folder.compile("h.c", source, &[]);
+    let ran = output(low2g("run").arg(&object));
+    assert_eq!(ran.status.code(), Some(1));
+    let text = stderr(&ran);
+    assert!(
+        text.contains("undefined_symbol: puts") && text.contains("it is hidden"),
+        "{text}"
+    );
 }

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     if args.common.export {
         let exported = ExportedSymbols::publish(module.symbols())
-            .map_err(|error| Failure::Other(format!("low2g: error: {error}")))?;
+            .map_err(|error| Failure::Other(format!("low2g: input: --export: {error}")))?;
         // The program stays for the life of the process, and its symbols with it.
         std::mem::forget(exported);
     }

@@ -16,7 +16,7 @@ pub(crate) struct Setup {
     pub(crate) options: LinkOptions,
     pub(crate) placer: Placer,
     definitions: Definitions,
-    process: Option<ProcessSymbols>,
+    process: ProcessSymbols,
     seed: Option<u64>,
 }
 
@@ -31,7 +31,7 @@ impl Setup {
             options: options(common),
             placer: mapped(common)?,
             definitions: Definitions::default(),
-            process: Some(process),
+            process,
             seed: common.seed,
         })
     }
@@ -71,7 +71,7 @@ impl Setup {
             },
             placer,
             definitions,
-            process: Some(process),
+            process,
             seed: args.common.seed,
         })
     }
@@ -88,11 +88,8 @@ impl Setup {
     pub(crate) fn link<'d>(&'d self, inputs: &'d [Input]) -> Result<Linked<'d>, Failure> {
         let mut link = Link::read(inputs, &self.options)?;
         link.check_pins().map_err(Failure::Usage)?;
-        let mut chain = Chain::default().then(&self.definitions);
-        if let Some(process) = &self.process {
-            chain = chain.then(process);
-        }
-        link.resolve(&chain);
+        let chain = Chain::default().then(&self.definitions);
+        link.resolve(&chain.then(&self.process));
         let linked = link.place(&self.placer)?.relocate()?.protect()?;
         if let Some(seed) = self.seed
             && linked.regions().any(|region| {

@@ -344,7 +344,9 @@ impl<'d> Link<'d> {
                 let (first_use, uses) = uses.remove(id)?;
                 let symbol = String::from_utf8_lossy(self.tables.symbols.list[to_index(*id)].name);
                 let suggest = number < SUGGESTIONS;
+                let visibility = self.tables.symbols.list[to_index(*id)].visibility;
                 Some(LinkError::UndefinedSymbol {
+                    hidden: matches!(visibility, 1 | 2),
                     nearest: suggest.then(|| self.nearest(&symbol)).flatten(),
                     symbol: symbol.into_owned(),
                     first_use,

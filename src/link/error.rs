@@ -53,8 +53,10 @@ pub enum LinkError {
         reason: String,
     },
     /// A strong reference that nothing defines.
-    #[error("{first_use}: undefined_symbol: {symbol} ({uses} {}){}; define it, add the object, archive or -l library that does",
-        if *.uses == 1 { "use" } else { "uses" }, nearest_text(.nearest.as_deref()))]
+    #[error("{first_use}: undefined_symbol: {symbol} ({uses} {}){}; {}",
+        if *.uses == 1 { "use" } else { "uses" }, nearest_text(.nearest.as_deref()),
+        if *.hidden { "it is hidden, so only an object or archive of the same link can define it" }
+        else { "define it, add the object, archive or -l library that does" })]
     UndefinedSymbol {
         /// Its name.
         symbol: String,
@@ -62,6 +64,8 @@ pub enum LinkError {
         first_use: Place,
         /// How many relocations refer to it.
         uses: u64,
+        /// Its visibility keeps the search inside the link.
+        hidden: bool,
         /// A defined symbol whose name is close.
         nearest: Option<String>,
     },

@@ -1,7 +1,9 @@
 //! Relocation engine: objects and archives in, executable memory out.
 //!
-//! May use: `place`, `alloc`, `platform`. All of it but `process` (which reads the dynamic
-//! linker's tables) and `module` (which calls loaded code) is safe code on bytes.
+//! May use: `place`, `alloc`, `platform`. What decides and applies relocations is safe code on
+//! bytes; unsafe code is only where loaded code is called (`module`, `session`), the dynamic
+//! linker's tables are read (`process`), or the C library and the unwinder are told of a module
+//! (`exits`, `export`, `tls`, `unwind`).
 //!
 //! ```text
 //! inputs -> read -> resolve -> place -> relocate -> protect -> Linked -> Module

@@ -1,10 +1,9 @@
 //! A loaded module: its memory, its symbols, its constructors and destructors.
 //!
-//! One of the two files of the engine with unsafe code: it calls what was loaded.
+//! Unsafe code, because it calls what was loaded.
 //! Invariant: code of the module runs only between `initialise` and the end of `drop`.
 
 use std::ffi::{CStr, CString, c_char, c_int};
-
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;

@@ -3,16 +3,6 @@
 use std::fmt::Write as _;
 
 use low2g::link::Linked;
-use low2g::place::SectionKind;
-
-/// Access in the manner of `ls`.
-pub(crate) const fn access(kind: SectionKind) -> &'static str {
-    match kind {
-        SectionKind::Code => "r-x",
-        SectionKind::ReadOnly => "r--",
-        SectionKind::Data => "rw-",
-    }
-}
 
 /// Bytes with a binary unit.
 pub(crate) fn bytes(count: u64) -> String {
@@ -46,18 +36,14 @@ pub(crate) fn sections(linked: &Linked<'_>) -> String {
             continue;
         };
         let name = format!("{}({})", section.object, section.section);
-        let step = if region.arena {
-            "arena".to_owned()
-        } else {
-            region.certificate.step.to_string()
-        };
+        let step = region.step();
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "{name:<width$}  {:>#12x}  {:>10}  {:<6}  {:>4.1}  {step}",
             section.addr,
             section.size,
-            access(region.kind),
+            region.kind.access(),
             region.certificate.entropy_bits,
         );
     }

@@ -11,7 +11,7 @@ use super::apply::{Target, fields};
 use super::error::{LinkError, LinkFailure, Place};
 use super::far::Key;
 use super::input::{Archive, ArchiveIndex, Input, Names};
-use super::layout::{Loaded, resolve_pins};
+use super::layout::resolve_pins;
 use super::object::Object;
 use super::options::LinkOptions;
 use super::resolve::SymbolResolver;
@@ -46,7 +46,6 @@ pub(crate) struct Tables<'d> {
 pub(crate) struct View<'a, 'd> {
     pub(crate) tables: &'a Tables<'d>,
     pub(crate) options: &'a LinkOptions,
-    pub(crate) loaded: &'a [Loaded],
     pub(crate) addrs: &'a [u64],
 }
 
@@ -260,7 +259,7 @@ impl<'d> Link<'d> {
                 continue;
             }
             // A hidden or internal reference is for this link alone (gABI, visibility).
-            let local = matches!(global.visibility, 1 | 2);
+            let local = global.is_local();
             let name = String::from_utf8_lossy(global.name);
             let found = if global.thread_local {
                 resolver.resolve_thread_local(&name)
@@ -342,11 +341,11 @@ impl<'d> Link<'d> {
             .enumerate()
             .filter_map(|(number, id)| {
                 let (first_use, uses) = uses.remove(id)?;
-                let symbol = String::from_utf8_lossy(self.tables.symbols.list[to_index(*id)].name);
+                let global = &self.tables.symbols.list[to_index(*id)];
+                let symbol = String::from_utf8_lossy(global.name);
                 let suggest = number < SUGGESTIONS;
-                let visibility = self.tables.symbols.list[to_index(*id)].visibility;
                 Some(LinkError::UndefinedSymbol {
-                    hidden: matches!(visibility, 1 | 2),
+                    hidden: global.is_local(),
                     nearest: suggest.then(|| self.nearest(&symbol)).flatten(),
                     symbol: symbol.into_owned(),
                     first_use,

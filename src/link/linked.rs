@@ -226,7 +226,7 @@ impl Linked<'_> {
     fn variables(&self) -> HashMap<Box<str>, (u64, u64)> {
         let mut variables = HashMap::new();
         for (global, value) in self.tables.symbols.list.iter().zip(&self.globals) {
-            if !value.has(TLS) || matches!(global.visibility, 1 | 2) {
+            if !value.has(TLS) || global.is_local() {
                 continue;
             }
             let size = match global.definition {
@@ -256,7 +256,7 @@ impl Linked<'_> {
         }
         for (id, global) in self.tables.symbols.list.iter().enumerate() {
             // Hidden and internal symbols are the module's own (gABI, visibility).
-            if matches!(global.visibility, 1 | 2) {
+            if global.is_local() {
                 continue;
             }
             let (Ok(id), value) = (u32::try_from(id), self.globals[id]) else {

@@ -125,7 +125,6 @@ impl<'d> Placed<'d> {
         let view = View {
             tables: &self.tables,
             options: self.options,
-            loaded: &self.layout.loaded,
             addrs: &self.addrs,
         };
         let thread_local = tls::Plan::decide(&view, &mut out, &mut plan, self.process);
@@ -198,10 +197,10 @@ impl<'d> Placed<'d> {
         let view = View {
             tables: &self.tables,
             options: self.options,
-            loaded: &self.layout.loaded,
             addrs: &self.addrs,
         };
-        let placed = view
+        let placed = self
+            .layout
             .loaded
             .iter()
             .map(|loaded| (loaded.object, loaded.section));

@@ -32,7 +32,6 @@ impl Placed<'_> {
         let view = View {
             tables: &self.tables,
             options: self.options,
-            loaded: &self.layout.loaded,
             addrs: &self.addrs,
         };
         let (f, got) = (fields(&item.rela), self.own.got.1);
@@ -91,7 +90,6 @@ impl Placed<'_> {
             let view = View {
                 tables: &self.tables,
                 options: self.options,
-                loaded: &self.layout.loaded,
                 addrs: &self.addrs,
             };
             let target = view.target(plan.object, plan.section);

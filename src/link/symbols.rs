@@ -72,6 +72,13 @@ pub(crate) struct Global<'d> {
     pub(crate) visibility: u8,
 }
 
+impl Global<'_> {
+    /// Hidden or internal: for this link alone (gABI, visibility).
+    pub(crate) const fn is_local(&self) -> bool {
+        matches!(self.visibility, 1 | 2)
+    }
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub(crate) struct Symbols<'d> {

@@ -16,14 +16,6 @@ pub(super) struct FixedRun {
     pub(super) members: Vec<(usize, u64)>,
 }
 
-const fn access(kind: SectionKind) -> &'static str {
-    match kind {
-        SectionKind::Code => "r-x",
-        SectionKind::ReadOnly => "r--",
-        SectionKind::Data => "rw-",
-    }
-}
-
 /// The runs of pages that `requests` with addresses need, ascending.
 /// With `page` 1 (a dry run) every section is a run of its own.
 pub(super) fn runs(requests: &[SectionRequest], page: u64) -> Result<Vec<FixedRun>, PlaceError> {
@@ -72,8 +64,8 @@ pub(super) fn runs(requests: &[SectionRequest], page: u64) -> Result<Vec<FixedRu
                 return Err(PlaceError::SharedPage {
                     index,
                     range,
-                    first: access(run.kind),
-                    second: access(request.kind),
+                    first: run.kind.access(),
+                    second: request.kind.access(),
                     page_size: page,
                 });
             }

@@ -5,7 +5,7 @@
 
 use low2g_platform::{AddrRange, align_up, to_usize};
 
-use crate::alloc::{Certificate, CodeBlock, Mapping, Placement, PublishedCode};
+use crate::alloc::{Certificate, CodeBlock, Mapping, Placement, PublishedCode, Step};
 
 use crate::alloc::reach::HARD_FLOOR;
 
@@ -63,6 +63,18 @@ pub struct RegionInfo {
     pub arena: bool,
     /// How its address was chosen.
     pub certificate: Certificate,
+}
+
+impl RegionInfo {
+    /// How its sections' addresses were chosen: those that share it are slots of an arena.
+    #[must_use]
+    pub const fn step(&self) -> Step {
+        if self.arena {
+            Step::Arena
+        } else {
+            self.certificate.step
+        }
+    }
 }
 
 /// Placed sections that can be written and not yet executed. Dropping it gives all back.

@@ -19,6 +19,16 @@ pub enum SectionKind {
 }
 
 impl SectionKind {
+    /// The final access in the manner of `ls`.
+    #[must_use]
+    pub const fn access(self) -> &'static str {
+        match self {
+            Self::Code => "r-x",
+            Self::ReadOnly => "r--",
+            Self::Data => "rw-",
+        }
+    }
+
     /// The access that [`InFlight::finalize`] gives.
     #[must_use]
     pub const fn protection(self) -> Protection {

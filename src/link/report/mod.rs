@@ -7,10 +7,8 @@ use low2g_platform::AddrRange;
 use object::elf;
 use serde::Serialize;
 
-use crate::place::SectionKind;
-
 use crate::link::error::{LinkError, LinkFailure};
-use crate::link::linked::Linked;
+use crate::link::linked::{Linked, PlacedSection};
 use crate::link::object::{Object, Section};
 use crate::link::symbols::to_index;
 
@@ -210,14 +208,6 @@ fn section_row(
     })
 }
 
-const fn access(kind: SectionKind) -> &'static str {
-    match kind {
-        SectionKind::Code => "r-x",
-        SectionKind::ReadOnly => "r--",
-        SectionKind::Data => "rw-",
-    }
-}
-
 fn memory(linked: &Linked<'_>) -> Vec<MemoryRow> {
     let mut rows: Vec<(u64, MemoryRow)> = linked
         .memory
@@ -226,7 +216,7 @@ fn memory(linked: &Linked<'_>) -> Vec<MemoryRow> {
             let row = MemoryRow {
                 addr: hex(region.range.start()),
                 size: region.range.len(),
-                prot: access(region.kind),
+                prot: region.kind.access(),
                 zero: region.zero_fill,
                 bytes: bytes.map(|bytes| hex_bytes(&bytes)),
             };
@@ -238,35 +228,19 @@ fn memory(linked: &Linked<'_>) -> Vec<MemoryRow> {
 }
 
 fn placement(linked: &Linked<'_>) -> Vec<PlacementRow> {
-    let mut rows = Vec::new();
-    let mut push = |object: &str, section: String, addr: u64, size: u64, request: usize| {
-        if let Some(region) = linked.memory.region_of(request) {
-            rows.push(PlacementRow {
-                object: object.to_owned(),
-                section,
-                addr: hex(addr),
-                size,
-                entropy_bits: region.certificate.entropy_bits,
-                step: if region.arena {
-                    "arena".to_owned()
-                } else {
-                    region.certificate.step.to_string()
-                },
-                free_slots: region.certificate.free_slots,
-            });
-        }
+    let row = |section: PlacedSection| {
+        let region = section.region?;
+        Some(PlacementRow {
+            object: section.object,
+            section: section.section,
+            addr: hex(section.addr),
+            size: section.size,
+            entropy_bits: region.certificate.entropy_bits,
+            step: region.step().to_string(),
+            free_slots: region.certificate.free_slots,
+        })
     };
-    for (loaded, &addr) in linked.layout.loaded.iter().zip(&linked.addrs) {
-        let object = &linked.tables.objects[to_index(loaded.object)];
-        let name = object.sections[to_index(loaded.section)].display_name();
-        push(&object.name, name, addr, loaded.size, loaded.request);
-    }
-    for (name, (request, addr), size) in linked.own_sections() {
-        if size > 0 {
-            push("low2g", name.to_owned(), addr, size, request);
-        }
-    }
-    rows
+    linked.sections().into_iter().filter_map(row).collect()
 }
 
 fn relocations(linked: &Linked<'_>) -> Vec<RelocationRow> {

@@ -145,7 +145,6 @@ impl Placed<'_> {
         View {
             tables: &self.tables,
             options: self.options,
-            loaded: &self.layout.loaded,
             addrs: &self.addrs,
         }
     }
@@ -191,12 +190,10 @@ impl Placed<'_> {
             Step::Exact(_, variable) => offset(variable),
             Step::Nothing => 0,
         };
-        let (loaded, addrs) = (&self.layout.loaded, &self.addrs);
         let view = View {
             tables: &self.tables,
             options: self.options,
-            loaded,
-            addrs,
+            addrs: &self.addrs,
         };
         let target = view.target(used.item.object, used.item.section);
         let place = target.addr.wrapping_add(f.offset);

@@ -6,12 +6,14 @@
 
 pub mod contract;
 pub mod error;
+mod fork;
 pub mod linux;
 pub mod range;
 pub mod sim;
 
 pub use contract::{Backing, Capabilities, Config, Holder, Platform, Protection, Region};
 pub use error::{ClaimError, NoLowWindow, PlatformError};
+pub use fork::at_fork;
 pub use range::{AddrRange, align_down, align_up, to_u64, to_usize};
 
 use std::sync::{Arc, OnceLock};

@@ -5,9 +5,12 @@
 //! personality an operating system, on which the real backends run too.
 
 pub mod contract;
+mod errno;
 pub mod error;
+pub mod freebsd;
 pub mod linux;
 pub mod range;
+mod regions;
 pub mod sim;
 
 pub use contract::{Backing, Capabilities, Config, Holder, Platform, Protection, Region};

@@ -14,7 +14,7 @@ pub mod linux;
 mod space;
 
 pub use controls::Simulated;
-pub use freebsd::{FreeBsdOptions, SimFreeBsd};
+pub use freebsd::{FreeBsdOptions, MapExcl, SimFreeBsd};
 pub use kernel::SimKernel;
 pub use linux::{LowMemory, Map32Bit, SimLinux, SimOptions};
 pub use space::{Owner, SimMapping};

@@ -35,6 +35,7 @@ mod relax;
 mod relocate;
 pub mod report;
 mod resolve;
+mod script;
 mod second;
 mod session;
 mod site;

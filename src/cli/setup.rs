@@ -143,6 +143,7 @@ fn options(common: &Common) -> LinkOptions {
         far_data: common.far_data,
         entry: Some(common.entry.clone()),
         whole_archive: common.whole_archive,
+        scatter: common.scatter,
         ..LinkOptions::default()
     }
 }

@@ -36,6 +36,7 @@ mod relax;
 mod relocate;
 pub mod report;
 mod resolve;
+mod script;
 mod second;
 mod session;
 mod site;

@@ -1,15 +1,19 @@
 //! `low2g-platform`: what an operating system must supply to low2g.
 //!
 //! Layers: this crate imports nothing of low2g. [`contract`] is the port
-//! contract, [`linux`] the backend for Linux, [`sim`] a simulated kernel with one
+//! contract, [`linux`] and [`freebsd`] are backends, [`sim`] a simulated kernel with one
 //! personality an operating system, on which the real backends run too.
 
 pub mod contract;
+mod errno;
 pub mod error;
 mod fork;
+pub mod freebsd;
 pub mod linux;
 pub mod range;
+mod regions;
 pub mod sim;
+pub mod unsupported;
 
 pub use contract::{Backing, Capabilities, Config, Holder, Platform, Protection, Region};
 pub use error::{ClaimError, NoLowWindow, PlatformError};
@@ -21,20 +25,29 @@ use std::sync::{Arc, OnceLock};
 /// The one place that chooses the operating system.
 mod choice {
     #[cfg(target_os = "linux")]
-    pub(super) use crate::linux::native;
-    #[cfg(not(target_os = "linux"))]
-    compile_error!("low2g-platform has no backend for this operating system yet");
+    pub(super) fn native() -> Result<std::sync::Arc<dyn crate::Platform>, crate::PlatformError> {
+        Ok(std::sync::Arc::new(crate::linux::native()?))
+    }
+
+    #[cfg(target_os = "freebsd")]
+    pub(super) fn native() -> Result<std::sync::Arc<dyn crate::Platform>, crate::PlatformError> {
+        Ok(std::sync::Arc::new(crate::freebsd::native()?))
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    pub(super) use crate::unsupported::native;
 }
 
 /// The operating system that this process runs on, probed at the first call and shared after.
 ///
 /// # Errors
-/// The system refuses even the probing mappings; the next call tries again.
+/// The system refuses even the probing mappings, and the next call tries again; or there is no
+/// backend for it.
 pub fn native() -> Result<Arc<dyn Platform>, PlatformError> {
     static NATIVE: OnceLock<Arc<dyn Platform>> = OnceLock::new();
     if let Some(platform) = NATIVE.get() {
         return Ok(Arc::clone(platform));
     }
-    let platform = Arc::new(choice::native()?);
+    let platform = choice::native()?;
     Ok(Arc::clone(NATIVE.get_or_init(|| platform)))
 }

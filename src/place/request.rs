@@ -52,6 +52,16 @@ pub enum CodeModel {
     Large,
 }
 
+impl std::fmt::Display for CodeModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Large => "large",
+        })
+    }
+}
+
 impl std::str::FromStr for CodeModel {
     type Err = String;
 
@@ -115,7 +125,19 @@ impl Placer {
     /// # Errors
     /// A request that cannot be served, by its index.
     pub fn place(&self, requests: &[SectionRequest]) -> Result<InFlight, PlaceError> {
-        let mut memory = InFlight::new(self.clone());
+        let mut memory = InFlight::new(self.clone(), false);
+        memory.extend(requests)?;
+        Ok(memory)
+    }
+
+    /// As [`place`](Self::place), and every code section gets pages of its own at an address
+    /// drawn for it alone: with `-ffunction-sections`, every function. Costs a page of memory and
+    /// a mapping a section (Linux allows a process 65,530 mappings by default).
+    ///
+    /// # Errors
+    /// A request that cannot be served, by its index.
+    pub fn place_scattered(&self, requests: &[SectionRequest]) -> Result<InFlight, PlaceError> {
+        let mut memory = InFlight::new(self.clone(), true);
         memory.extend(requests)?;
         Ok(memory)
     }

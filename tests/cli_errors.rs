@@ -61,13 +61,13 @@ fn files_that_are_no_objects() {
         ("short.o", b"\x7fELF\x02\x01", "short.o: input: "),
         (
             "script.a",
-            b"/* GNU ld script */\nGROUP ( /lib/libm.so.6 )\n",
-            "script.a: input: is a linker script",
+            b"/* GNU ld script */\nGROUP ( /nowhere/libm.so.6 )\n",
+            "script.a: input: linker script: names /nowhere/libm.so.6, which is not in",
         ),
         (
             "input.so",
-            b"INPUT(-lncurses)\n",
-            "input.so: input: is a linker script",
+            b"SECTIONS { .text : { *(.text) } }\n",
+            "input.so: input: linker script: SECTIONS is not understood",
         ),
         (
             "cut.a",

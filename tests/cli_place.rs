@@ -247,3 +247,65 @@ fn the_table_for_people_names_every_section() {
         );
     }
 }
+
+/// Every function of its own section has an address of its own: distances differ from one link
+/// to the next, no two share a page, and each certificate speaks of that section alone.
+#[test]
+fn scattered_functions_have_independent_addresses() {
+    let folder = Folder::new();
+    let functions: String = (0..24)
+        .map(|n| format!("__attribute__((noinline)) int f{n}(int x) {{ return x * {n} + 1; }}\n"))
+        .collect();
+    let calls: String = (0..24).map(|n| format!(" + f{n}(1)")).collect();
+    let source = format!("{functions}int main(void) {{ return (0{calls}) % 256; }}");
+    let object = folder.compile("many.c", &source, &["-ffunction-sections"]);
+    let addresses = |options: &[&str]| {
+        let mut arguments: Vec<&OsStr> = options.iter().map(OsStr::new).collect();
+        arguments.push(object.as_os_str());
+        let (dump, code) = dump(&arguments);
+        assert_eq!(code, Some(0), "{dump}");
+        let rows = list(&dump, "placement").to_vec();
+        let functions = rows.into_iter().filter(|row| {
+            let name = row["section"].as_str().expect("a string");
+            name.starts_with(".text.f") || name == ".text.main"
+        });
+        functions
+            .map(|row| {
+                (
+                    unhex(row["addr"].as_str().expect("a string")),
+                    row["entropy_bits"].as_f64().expect("a number"),
+                    row["step"].as_str().expect("a string").to_owned(),
+                    row["free_slots"].as_u64().expect("a number"),
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = (addresses(&["--scatter"]), addresses(&["--scatter"]));
+    assert_eq!(first.len(), 25);
+    let mut same_distance = 0;
+    for (pair, other) in first.windows(2).zip(second.windows(2)) {
+        same_distance +=
+            usize::from(pair[1].0.wrapping_sub(pair[0].0) == other[1].0.wrapping_sub(other[0].0));
+    }
+    assert!(
+        same_distance < 3,
+        "{same_distance} of 24 distances are the same"
+    );
+    for (addr, bits, step, slots) in &first {
+        assert_ne!(step, "arena", "nothing shares its pages");
+        let limit = f64::from(u32::try_from(*slots).expect("pages of 2 GiB")).log2();
+        assert!(
+            *bits > 15.0 && *bits <= limit + 0.01,
+            "{addr:#x}: {bits} bits of {slots} slots"
+        );
+    }
+    let mut pages: Vec<u64> = first.iter().map(|row| row.0 / 4096).collect();
+    pages.sort_unstable();
+    pages.dedup();
+    assert_eq!(pages.len(), first.len(), "a page each at least");
+    let plain = addresses(&[]);
+    assert!(plain.iter().all(|row| row.2 == "arena"), "{plain:?}");
+    let ran = output(low2g("run").arg("--scatter").arg(&object));
+    let expected: i32 = (0..24).map(|n| n + 1).sum::<i32>() % 256;
+    assert_eq!(ran.status.code(), Some(expected), "{}", stderr(&ran));
+}

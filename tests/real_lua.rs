@@ -16,6 +16,17 @@ use support::seed;
 
 /// Runs a script of tests/inputs/lua natively and in low2g; returns what low2g's run gave.
 fn compare(lua: &Program, script: &str, arguments: &[&str], stdin: &[u8]) -> Finished {
+    compare_with(lua, &[], script, arguments, stdin)
+}
+
+/// The same with `options` for low2g.
+fn compare_with(
+    lua: &Program,
+    options: &[&str],
+    script: &str,
+    arguments: &[&str],
+    stdin: &[u8],
+) -> Finished {
     let seed = seed();
     let path = support::input("lua").join(script);
     let native = run(
@@ -27,6 +38,7 @@ fn compare(lua: &Program, script: &str, arguments: &[&str], stdin: &[u8]) -> Fin
     );
     let mut command = low2g_on("run", seed, &lua.libraries, lua.paths());
     command
+        .args(options)
         .arg("--")
         .arg(&path)
         .args(arguments)
@@ -90,4 +102,6 @@ fn uncaught_error_goes_to_standard_error() {
 fn one_section_a_function_and_a_datum() {
     let lua = inputs::lua(&["-ffunction-sections", "-fdata-sections"]);
     compare(&lua, "language.lua", &["one", "two"], b"");
+    // A thousand functions, each at an address of its own; errors unwind by longjmp.
+    compare_with(&lua, &["--scatter"], "language.lua", &["one", "two"], b"");
 }

@@ -1,4 +1,5 @@
-//! Thin archives: members are read from beside the archive, and only those that are needed.
+//! Lists of files in place of archives. Thin archives: members are read from beside the archive,
+//! and only those that are needed. Linker scripts: the files they name are read or opened.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -122,4 +123,102 @@ fn a_thin_archive_in_memory_has_no_members() {
         message.contains("libthin.a(one.o)") && message.contains("give its path"),
         "{message}"
     );
+}
+
+/// What `low2g run main.o FILE` does where FILE is the linker script `text`.
+fn run_script(thin: &Thin, text: &str, options: &[&str]) -> (Option<i32>, String) {
+    let script = thin.path("lib/libscript.a");
+    fs::write(&script, text).expect("the folder can be written");
+    let main = thin.path("main.o");
+    let files: [&Path; 2] = [&main, &script];
+    let finished = run(low2g_on("run", seed(), &[], files).args(options), b"");
+    let message = String::from_utf8_lossy(&finished.stderr).into_owned();
+    (finished.status.code(), message)
+}
+
+#[test]
+fn a_linker_script_stands_for_the_files_it_names() {
+    let thin = Thin::new();
+    let absolute = thin.path("lib/libthin.a").display().to_string();
+    for text in [
+        "GROUP ( libthin.a )".to_owned(),
+        format!("/* GNU ld script */ OUTPUT_FORMAT(elf64-x86-64)\nINPUT({absolute})"),
+        "INPUT(-lthin)".to_owned(),
+        "SEARCH_DIR(\"/nowhere\") GROUP(one.o, AS_NEEDED(deep/a_member_with_a_long_name.o))"
+            .to_owned(),
+    ] {
+        assert_eq!(
+            run_script(&thin, &text, &[]),
+            (Some(41), String::new()),
+            "{text}"
+        );
+    }
+    // A script that names another one.
+    fs::write(thin.path("lib/inner.a"), "INPUT ( libthin.a )").expect("writable");
+    assert_eq!(run_script(&thin, "GROUP ( inner.a )", &[]).0, Some(41));
+    let (code, message) = run_script(&thin, "GROUP ( libscript.a )", &[]);
+    assert_eq!(code, Some(1));
+    assert!(message.contains("does one name itself?"), "{message}");
+    let (_, message) = run_script(&thin, "GROUP ( absent.a )", &[]);
+    assert!(
+        message.contains("names absent.a, which is not in"),
+        "{message}"
+    );
+    let (_, message) = run_script(&thin, "GROUP ( libthin.a ) ENTRY(main)", &[]);
+    assert!(message.contains("ENTRY is not understood"), "{message}");
+}
+
+/// A script as glibc's `libc.so` is: a shared library, and an archive for the rest.
+#[test]
+fn shared_libraries_of_a_script_are_opened() {
+    let thin = Thin::new();
+    thin.compile("shared", "int shared_value(void) { return 40; }");
+    let mut command = Command::new(build::cc());
+    let flags = [
+        "-shared",
+        "-fPIC",
+        "-w",
+        "-o",
+        "lib/libshared.so",
+        "shared.c",
+    ];
+    thin.succeed(command.args(flags));
+    thin.compile(
+        "lib/rest",
+        "int shared_value(void); int rest(void) { return shared_value() + 2; }",
+    );
+    thin.compile("main", "int rest(void); int main(void) { return rest(); }");
+    thin.succeed(Command::new("ar").args(["rcs", "lib/librest.a", "lib/rest.o"]));
+    let text = "GROUP ( librest.a AS_NEEDED ( libshared.so ) )";
+    assert_eq!(
+        run_script(&thin, text, &[]),
+        (Some(42), String::new()),
+        "as a file"
+    );
+    // The same as a library.
+    let (main, script) = (thin.path("main.o"), thin.path("lib/libscript.a"));
+    let library = script.display().to_string();
+    let finished = run(
+        &mut low2g_on("run", seed(), &[&library], [main.as_path()]),
+        b"",
+    );
+    let message = String::from_utf8_lossy(&finished.stderr).into_owned();
+    assert_eq!(
+        (finished.status.code(), message),
+        (Some(42), String::new()),
+        "with -l"
+    );
+    let mut session = low2g::link::Session::new().expect("low memory");
+    let error = session
+        .open_library(&library)
+        .expect_err("it names an archive")
+        .to_string();
+    assert!(
+        error.contains("names librest.a, which is no shared library"),
+        "{error}"
+    );
+    fs::write(&script, "INPUT ( libshared.so )").expect("writable");
+    session
+        .open_library(&library)
+        .expect("only a shared library");
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod linux;
 pub mod range;
 pub mod sim;
+pub mod unsupported;
 
 pub use contract::{Backing, Capabilities, Config, Holder, Platform, Protection, Region};
 pub use error::{ClaimError, NoLowWindow, PlatformError};
@@ -19,20 +20,24 @@ use std::sync::{Arc, OnceLock};
 /// The one place that chooses the operating system.
 mod choice {
     #[cfg(target_os = "linux")]
-    pub(super) use crate::linux::native;
+    pub(super) fn native() -> Result<std::sync::Arc<dyn crate::Platform>, crate::PlatformError> {
+        Ok(std::sync::Arc::new(crate::linux::native()?))
+    }
+
     #[cfg(not(target_os = "linux"))]
-    compile_error!("low2g-platform has no backend for this operating system yet");
+    pub(super) use crate::unsupported::native;
 }
 
 /// The operating system that this process runs on, probed at the first call and shared after.
 ///
 /// # Errors
-/// The system refuses even the probing mappings; the next call tries again.
+/// The system refuses even the probing mappings, and the next call tries again; or there is no
+/// backend for it.
 pub fn native() -> Result<Arc<dyn Platform>, PlatformError> {
     static NATIVE: OnceLock<Arc<dyn Platform>> = OnceLock::new();
     if let Some(platform) = NATIVE.get() {
         return Ok(Arc::clone(platform));
     }
-    let platform = Arc::new(choice::native()?);
+    let platform = choice::native()?;
     Ok(Arc::clone(NATIVE.get_or_init(|| platform)))
 }

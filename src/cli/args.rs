@@ -55,6 +55,9 @@ pub(crate) struct Common {
     /// Draw the same addresses again (0 bits of entropy)
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+    /// Draw an address for every code section alone (with -ffunction-sections: every function)
+    #[arg(long)]
+    pub(crate) scatter: bool,
     /// Where memory may lie: 2g, 2g-full, 4g, near:ADDR
     #[arg(long, default_value = "2g")]
     pub(crate) reach: Reach,

@@ -6,7 +6,7 @@ use low2g::link::report::Report;
 
 use super::args::LinkArgs;
 use super::setup::Setup;
-use super::{Failure, compile, link_code, table, time};
+use super::{Failure, link_code, table, time};
 
 pub(crate) fn link(args: &LinkArgs) -> Result<(), Failure> {
     match link_once(args) {
@@ -28,8 +28,8 @@ pub(crate) fn link(args: &LinkArgs) -> Result<(), Failure> {
 }
 
 fn link_once(args: &LinkArgs) -> Result<(), Failure> {
-    let setup = Setup::for_link(args)?;
-    let inputs = compile::inputs(&args.common.files)?;
+    let mut setup = Setup::for_link(args)?;
+    let inputs = setup.read(&args.common.files)?;
     let timing = match args.common.time {
         true => Some(time::measure(&setup, &inputs, args.common.repeat)?),
         false => None,

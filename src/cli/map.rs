@@ -9,7 +9,7 @@ use low2g::platform::{AddrRange, Holder};
 
 use super::args::{Common, MapArgs};
 use super::setup::Setup;
-use super::{Failure, compile, svg, table};
+use super::{Failure, svg, table};
 
 /// What the picture shows: all that a signed 32-bit address reaches.
 pub(crate) const LOW: u64 = 1 << 31;
@@ -232,8 +232,8 @@ fn with_files(args: &MapArgs) -> Result<Vec<Row>, Failure> {
     let common = Only::try_parse_from(words)
         .map_err(|error| Failure::Usage(error.to_string()))?
         .common;
-    let setup = Setup::for_run(&common)?;
-    let inputs = compile::inputs(&args.files)?;
+    let mut setup = Setup::for_run(&common)?;
+    let inputs = setup.read(&args.files)?;
     let linked = setup.link(&inputs)?;
     let Some(allocator) = setup.allocator() else {
         return Err(Failure::Other(

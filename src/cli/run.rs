@@ -3,13 +3,12 @@
 use low2g::link::{Arguments, ExportedSymbols};
 
 use super::args::RunArgs;
-use super::compile;
 use super::setup::Setup;
 use super::{Failure, time};
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
-    let setup = Setup::for_run(&args.common)?;
-    let inputs = compile::inputs(&args.common.files)?;
+    let mut setup = Setup::for_run(&args.common)?;
+    let inputs = setup.read(&args.common.files)?;
     if args.common.time {
         eprint!("{}", time::measure(&setup, &inputs, args.common.repeat)?);
     }

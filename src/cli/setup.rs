@@ -1,5 +1,7 @@
 //! From options to the parts of a link: allocator, placer, resolvers, link options.
 
+use std::path::PathBuf;
+
 use low2g::alloc::{LowAllocator, Step};
 use low2g::link::{
     Chain, Definitions, ExternalKind, ExternalSymbol, Input, Link, LinkOptions, Linked,
@@ -7,8 +9,8 @@ use low2g::link::{
 };
 use low2g::place::Placer;
 
-use super::Failure;
 use super::args::{Common, LinkArgs};
+use super::{Failure, compile};
 
 /// Everything that a link needs and that outlives it.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(crate) struct Setup {
     pub(crate) placer: Placer,
     definitions: Definitions,
     process: ProcessSymbols,
+    /// Linker scripts given with -l: archives that they name take part in the link.
+    scripts: Vec<Input>,
     seed: Option<u64>,
 }
 
@@ -24,10 +28,9 @@ impl Setup {
     /// For `run`: the process's symbols, memory for real.
     pub(crate) fn for_run(common: &Common) -> Result<Self, Failure> {
         let mut process = ProcessSymbols::new().with_exit_functions();
-        for library in &common.libraries {
-            process.open(library)?;
-        }
+        let scripts = open_libraries(&mut process, &common.libraries)?;
         Ok(Self {
+            scripts,
             options: options(common),
             placer: mapped(common)?,
             definitions: Definitions::default(),
@@ -42,9 +45,7 @@ impl Setup {
         if args.no_process_symbols {
             process = ProcessSymbols::new().libraries_only();
         }
-        for library in &args.common.libraries {
-            process.open(library)?;
-        }
+        let scripts = open_libraries(&mut process, &args.common.libraries)?;
         let mut definitions = Definitions::default();
         for (name, addr) in &args.abs {
             definitions.insert(
@@ -62,6 +63,7 @@ impl Setup {
             mapped(&args.common)?
         };
         Ok(Self {
+            scripts,
             options: LinkOptions {
                 base: args.base,
                 pins: args.map_section.clone(),
@@ -82,6 +84,16 @@ impl Setup {
             Placer::Mapped { allocator, .. } => Some(allocator),
             Placer::DryRun { .. } => None,
         }
+    }
+
+    /// Reads `files`, and opens the shared libraries that linker scripts among them name.
+    pub(crate) fn read(&mut self, files: &[PathBuf]) -> Result<Vec<Input>, Failure> {
+        let mut inputs = compile::inputs(files)?;
+        for library in inputs.iter().flat_map(Input::libraries) {
+            self.process.open(&library.to_string_lossy())?;
+        }
+        inputs.append(&mut self.scripts);
+        Ok(inputs)
     }
 
     /// Links `inputs` up to executable memory.
@@ -107,6 +119,23 @@ impl Setup {
     }
 }
 
+/// Opens `names` as `dlopen` takes them, and what linker scripts among them name. Gives the scripts.
+fn open_libraries(process: &mut ProcessSymbols, names: &[String]) -> Result<Vec<Input>, Failure> {
+    let mut scripts = Vec::new();
+    for name in names {
+        match Input::script_at(name)? {
+            Some(script) => {
+                for library in script.libraries() {
+                    process.open(&library.to_string_lossy())?;
+                }
+                scripts.push(script);
+            }
+            None => process.open(name)?,
+        }
+    }
+    Ok(scripts)
+}
+
 fn options(common: &Common) -> LinkOptions {
     LinkOptions {
         model: common.model,
@@ -114,6 +143,7 @@ fn options(common: &Common) -> LinkOptions {
         far_data: common.far_data,
         entry: Some(common.entry.clone()),
         whole_archive: common.whole_archive,
+        scatter: common.scatter,
         ..LinkOptions::default()
     }
 }

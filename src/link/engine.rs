@@ -121,30 +121,43 @@ impl<'d> Link<'d> {
     ) -> Vec<Archive<'d>> {
         let mut archives = Vec::new();
         for input in inputs {
-            let result = if input.is_archive() {
-                Archive::read(input).and_then(|archive| {
-                    if self.options.whole_archive {
-                        for (_, name, data) in archive.members()? {
-                            self.add(name, data, errors)?;
-                        }
-                    } else {
-                        archives.push(archive);
-                    }
-                    Ok(())
-                })
-            } else if input.looks_like_linker_script() {
-                Err(LinkError::object(
-                    input.name(),
-                    "is a linker script, not an object or archive; give the files it names",
-                ))
-            } else {
-                self.add(input.name().to_owned(), input.data(), errors)
-            };
-            if let Err(error) = result {
+            if let Err(error) = self.read_input(input, &mut archives, errors) {
                 errors.push(error);
             }
         }
         archives
+    }
+
+    fn read_input(
+        &mut self,
+        input: &'d Input,
+        archives: &mut Vec<Archive<'d>>,
+        errors: &mut Vec<LinkError>,
+    ) -> Result<(), LinkError> {
+        if let Some(script) = input.script() {
+            for input in &script.inputs {
+                self.read_input(input, archives, errors)?;
+            }
+            return Ok(());
+        }
+        if input.is_unread_script() {
+            return Err(LinkError::object(
+                input.name(),
+                "is a linker script given as bytes: give its path, so that the files it names are found",
+            ));
+        }
+        if !input.is_archive() {
+            return self.add(input.name().to_owned(), input.data(), errors);
+        }
+        let archive = Archive::read(input)?;
+        if self.options.whole_archive {
+            for (_, name, data) in archive.members()? {
+                self.add(name, data, errors)?;
+            }
+        } else {
+            archives.push(archive);
+        }
+        Ok(())
     }
 
     fn add(

@@ -8,12 +8,14 @@
 //! have run; a handler of a module never runs after that. C++ static objects need nothing
 //! of this: compilers pass `__dso_handle` to `__cxa_atexit` themselves.
 
-use std::arch::naked_asm;
 use std::ffi::{c_int, c_void};
 
 use low2g_platform::{AddrRange, to_u64, to_usize};
 use parking_lot::Mutex;
 
+use super::host::{
+    ExitHandler, ForkHandler, exit_calls, jump_with_caller_fourth, jump_with_caller_second,
+};
 use super::resolve::{ExternalKind, ExternalSymbol};
 
 /// A live module: its code, and what its `__dso_handle` stands for.
@@ -32,6 +34,9 @@ struct State {
     /// out when it goes. The C library holds one call of `run_quick` for each place.
     quick: Vec<Option<(u64, QuickHandler)>>,
 }
+
+/// What C's registering functions return when they cannot.
+const FAILED: c_int = -1;
 
 static STATE: Mutex<State> = Mutex::new(State {
     owners: Vec::new(),
@@ -58,9 +63,11 @@ impl ExitScope {
     /// Runs code of the module, which must still be mapped.
     pub(crate) unsafe fn finalize(&self) {
         let handle = std::ptr::with_exposed_provenance_mut::<c_void>(to_usize(self.handle));
-        // SAFETY: the handlers are the module's own, and the caller runs its code. A handle
-        // that nothing was registered with is none to the C library.
-        unsafe { __cxa_finalize(handle) };
+        if let Some(finalize) = exit_calls().finalize {
+            // SAFETY: the handlers are the module's own, and the caller runs its code. A handle
+            // that nothing was registered with is none to the C library.
+            unsafe { finalize(handle) };
+        }
         let mut state = STATE.lock();
         for place in &mut state.quick {
             if place.is_some_and(|(owner, _)| owner == self.handle) {
@@ -90,42 +97,26 @@ fn handle_of(caller: u64, handler: u64) -> *mut c_void {
     std::ptr::with_exposed_provenance_mut(to_usize(owner.map_or(0, |owner| owner.handle)))
 }
 
-unsafe extern "C" {
-    fn __cxa_atexit(
-        function: unsafe extern "C" fn(*mut c_void),
-        argument: *mut c_void,
-        dso: *mut c_void,
-    ) -> c_int;
-    fn __cxa_finalize(dso: *mut c_void);
-    fn __cxa_at_quick_exit(function: unsafe extern "C" fn(*mut c_void), dso: *mut c_void) -> c_int;
-    fn __register_atfork(
-        prepare: Option<unsafe extern "C" fn()>,
-        parent: Option<unsafe extern "C" fn()>,
-        child: Option<unsafe extern "C" fn()>,
-        dso: *mut c_void,
-    ) -> c_int;
-}
-
 /// `int atexit(void (*)(void))`
 #[unsafe(naked)]
-unsafe extern "C" fn atexit(function: unsafe extern "C" fn(*mut c_void)) -> c_int {
-    naked_asm!("mov rsi, [rsp]", "jmp {}", sym atexit_from)
+unsafe extern "C" fn atexit(function: ExitHandler) -> c_int {
+    jump_with_caller_second!(atexit_from)
 }
 
 /// `atexit` called from `caller`. The handler ignores the argument that it gets.
-unsafe extern "C" fn atexit_from(
-    function: unsafe extern "C" fn(*mut c_void),
-    caller: u64,
-) -> c_int {
+unsafe extern "C" fn atexit_from(function: ExitHandler, caller: u64) -> c_int {
     let handle = handle_of(caller, to_u64((function as *const ()).addr()));
+    let Some(register) = exit_calls().register else {
+        return FAILED;
+    };
     // SAFETY: the C caller vouches for the function, which lives as long as its module.
-    unsafe { __cxa_atexit(function, std::ptr::null_mut(), handle) }
+    unsafe { register(function, std::ptr::null_mut(), handle) }
 }
 
 /// `int at_quick_exit(void (*)(void))`
 #[unsafe(naked)]
 unsafe extern "C" fn at_quick_exit(function: QuickHandler) -> c_int {
-    naked_asm!("mov rsi, [rsp]", "jmp {}", sym at_quick_exit_from)
+    jump_with_caller_second!(at_quick_exit_from)
 }
 
 unsafe extern "C" fn at_quick_exit_from(function: QuickHandler, caller: u64) -> c_int {
@@ -140,8 +131,11 @@ unsafe extern "C" fn at_quick_exit_from(function: QuickHandler, caller: u64) -> 
         *place = handler;
         return 0;
     }
+    let Some(register) = exit_calls().register_quick else {
+        return FAILED;
+    };
     // SAFETY: `run_quick` has the signature, and is the process's: no module is bound (null).
-    let result = unsafe { __cxa_at_quick_exit(run_quick, std::ptr::null_mut()) };
+    let result = unsafe { register(run_quick, std::ptr::null_mut()) };
     if result == 0 {
         state.quick.push(handler);
     }
@@ -157,8 +151,6 @@ unsafe extern "C" fn run_quick(_: *mut c_void) {
     }
 }
 
-type ForkHandler = Option<unsafe extern "C" fn()>;
-
 /// `int pthread_atfork(void (*)(void), void (*)(void), void (*)(void))`
 #[unsafe(naked)]
 unsafe extern "C" fn pthread_atfork(
@@ -166,7 +158,7 @@ unsafe extern "C" fn pthread_atfork(
     parent: ForkHandler,
     child: ForkHandler,
 ) -> c_int {
-    naked_asm!("mov rcx, [rsp]", "jmp {}", sym pthread_atfork_from)
+    jump_with_caller_fourth!(pthread_atfork_from)
 }
 
 unsafe extern "C" fn pthread_atfork_from(
@@ -177,20 +169,31 @@ unsafe extern "C" fn pthread_atfork_from(
 ) -> c_int {
     let handler = [prepare, parent, child].into_iter().flatten().next();
     let handler = handler.map_or(0, |handler| to_u64((handler as *const ()).addr()));
+    let Some(register) = exit_calls().register_fork else {
+        return FAILED;
+    };
     // SAFETY: the C caller vouches for the functions; `__cxa_finalize` with the module's
     // handle takes them back.
-    unsafe { __register_atfork(prepare, parent, child, handle_of(caller, handler)) }
+    unsafe { register(prepare, parent, child, handle_of(caller, handler)) }
 }
 
-/// The function `name` of this file, where the C library does not export it.
+/// The function `name` of this file, where the C library registers such handlers by module and
+/// does not export the function.
 pub(crate) fn exit_function(name: &str) -> Option<ExternalSymbol> {
-    let addr = match name {
-        "atexit" => (atexit as *const ()).addr(),
-        "at_quick_exit" => (at_quick_exit as *const ()).addr(),
-        "pthread_atfork" => (pthread_atfork as *const ()).addr(),
+    let calls = exit_calls();
+    let (has, addr) = match name {
+        "atexit" => (calls.register.is_some(), (atexit as *const ()).addr()),
+        "at_quick_exit" => (
+            calls.register_quick.is_some(),
+            (at_quick_exit as *const ()).addr(),
+        ),
+        "pthread_atfork" => (
+            calls.register_fork.is_some(),
+            (pthread_atfork as *const ()).addr(),
+        ),
         _ => return None,
     };
-    Some(ExternalSymbol {
+    has.then(|| ExternalSymbol {
         addr: to_u64(addr),
         size: 0,
         kind: ExternalKind::Function,

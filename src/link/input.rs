@@ -1,5 +1,6 @@
 //! Input files: what they are, and the names under which errors and dumps show them.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use hashbrown::HashMap;
@@ -7,6 +8,7 @@ use object::read::archive::{ArchiveFile, ArchiveMember, ArchiveOffset};
 
 use super::error::LinkError;
 use super::object::Object;
+use super::script::{self, Script};
 use super::thin::{self, ThinMembers};
 
 /// Bytes of an object or archive, with the name to show.
@@ -15,6 +17,8 @@ pub struct Input {
     name: String,
     data: Vec<u8>,
     thin: ThinMembers,
+    /// Where the bytes are a linker script: the files that it names.
+    script: Option<Box<Script>>,
 }
 
 impl Input {
@@ -25,15 +29,22 @@ impl Input {
             name: name.into(),
             data: data.into(),
             thin: ThinMembers::default(),
+            script: None,
         }
     }
 
-    /// Reads a file; its base name is the name to show.
+    /// Reads a file; its base name is the name to show. Where it is a linker script (`libm.a`
+    /// often is), the objects and archives that it names are read as well.
     ///
     /// # Errors
-    /// The file cannot be read; the error names it.
+    /// The file cannot be read; the error names it. A linker script that lists no files, or
+    /// files that are not there.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, LinkError> {
-        let path = path.as_ref();
+        Self::read_file(path.as_ref(), 0)
+    }
+
+    /// As [`Input::from_file`], for a file named by a script that is `depth` scripts deep.
+    pub(crate) fn read_file(path: &Path, depth: usize) -> Result<Self, LinkError> {
         let name = path.file_name().map_or_else(
             || path.display().to_string(),
             |name| name.to_string_lossy().into_owned(),
@@ -42,7 +53,16 @@ impl Input {
             Ok(data) => {
                 let folder = path.parent().unwrap_or(Path::new(""));
                 let thin = ThinMembers::new(&data, folder);
-                Ok(Self { name, data, thin })
+                let script = match script::looks_like_script(&data) {
+                    true => Some(Box::new(script::read(&name, path, &data, depth)?)),
+                    false => None,
+                };
+                Ok(Self {
+                    name,
+                    data,
+                    thin,
+                    script,
+                })
             }
             Err(error) => Err(LinkError::object(
                 &name,
@@ -67,13 +87,46 @@ impl Input {
         self.data.starts_with(b"!<arch>\n") || self.data.starts_with(thin::MAGIC)
     }
 
-    /// A linker script stands where archives do in some distributions (`libm.a`, `libc.so`).
-    pub(crate) fn looks_like_linker_script(&self) -> bool {
-        let head = &self.data[..self.data.len().min(4096)];
-        !head.contains(&0)
-            && [&b"GROUP"[..], b"INPUT", b"OUTPUT_FORMAT"]
-                .iter()
-                .any(|word| head.windows(word.len()).any(|window| window == *word))
+    /// The files of a linker script.
+    pub(crate) fn script(&self) -> Option<&Script> {
+        self.script.as_deref()
+    }
+
+    /// Whether it is a linker script whose files nobody read.
+    pub(crate) fn is_unread_script(&self) -> bool {
+        self.script.is_none() && script::looks_like_script(&self.data)
+    }
+
+    /// The linker script that a library's name stands for, if it is the path of one.
+    ///
+    /// # Errors
+    /// As [`Input::from_file`].
+    pub fn script_at(library: &str) -> Result<Option<Self>, LinkError> {
+        // Other names are for the dynamic linker to find.
+        if !library.contains('/') {
+            return Ok(None);
+        }
+        let mut start = Vec::new();
+        let opened = std::fs::File::open(library);
+        let read = opened.and_then(|file| file.take(4096).read_to_end(&mut start));
+        if read.is_err() || !script::looks_like_script(&start) {
+            return Ok(None);
+        }
+        Self::from_file(library).map(Some)
+    }
+
+    /// The shared libraries that a linker script names. They are no part of the link: whoever
+    /// wants their symbols opens them ([`ProcessSymbols::open`](super::ProcessSymbols::open)).
+    #[must_use]
+    pub fn libraries(&self) -> Vec<&Path> {
+        let Some(script) = self.script() else {
+            return Vec::new();
+        };
+        let mut all: Vec<&Path> = script.libraries.iter().map(AsRef::as_ref).collect();
+        for input in &script.inputs {
+            all.extend(input.libraries());
+        }
+        all
     }
 }
 

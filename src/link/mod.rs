@@ -3,7 +3,7 @@
 //! May use: `place`, `alloc`, `platform`. What decides and applies relocations is safe code on
 //! bytes; unsafe code is only where loaded code is called (`module`, `session`), the dynamic
 //! linker's tables are read (`process`), or the C library and the unwinder are told of a module
-//! (`exits`, `export`, `tls`, `unwind`).
+//! (`exits`, `tls`, `unwind`). What differs by system is in `host`.
 //!
 //! ```text
 //! inputs -> read -> resolve -> place -> relocate -> protect -> Linked -> Module
@@ -19,6 +19,7 @@ mod exits;
 mod export;
 mod far;
 mod header;
+mod host;
 mod howto;
 mod init;
 mod input;
@@ -35,6 +36,7 @@ mod relax;
 mod relocate;
 pub mod report;
 mod resolve;
+mod script;
 mod second;
 mod session;
 mod site;

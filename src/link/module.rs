@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::place::{Finalized, PlaceError, SectionKind};
 
 use super::exits::ExitScope;
+use super::host::{self, default_signals, environment};
 use super::init::InitLists;
 use super::resolve::ExternalSymbol;
 use super::tls::Runtime;
@@ -244,9 +245,8 @@ impl Module {
         unsafe { self.initialise(args) }?;
         let kept = PROGRAM.set(Mutex::new(Some(self)));
         assert!(kept.is_ok(), "one program a process");
-        // SAFETY: `at_exit` is a function without arguments that never unwinds.
-        let registered = unsafe { libc::atexit(at_exit) };
-        debug_assert_eq!(registered, 0, "atexit has room for 32 handlers at least");
+        let registered = host::at_exit(at_exit);
+        debug_assert!(registered, "atexit has room for 32 handlers at least");
         for addr in constructors.drain(..) {
             // SAFETY: the caller runs the objects' code; the address stands in an init array.
             let constructor = unsafe { function_at::<InitFunction>(addr) };
@@ -305,15 +305,6 @@ impl Drop for Module {
     }
 }
 
-/// Undoes what Rust's runtime sets up before `main`: a C program expects SIGPIPE to end it, and
-/// faults to be nobody's but its own.
-fn default_signals() {
-    for signal in [libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS] {
-        // SAFETY: SIG_DFL is valid for these signals; the handlers it replaces are Rust's own.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-}
-
 /// The module that runs as this process's program.
 static PROGRAM: OnceLock<Mutex<Option<Module>>> = OnceLock::new();
 
@@ -341,15 +332,6 @@ unsafe fn function_at<F: Copy>(addr: u64) -> F {
     let addr = low2g_platform::to_usize(addr);
     // SAFETY: the caller vouches for F.
     unsafe { std::mem::transmute_copy::<usize, F>(&addr) }
-}
-
-/// The process's environment, as C sees it.
-fn environment() -> *const *const c_char {
-    unsafe extern "C" {
-        static environ: *const *const c_char;
-    }
-    // SAFETY: `environ` is the C library's, always initialised before Rust's main.
-    unsafe { environ }
 }
 
 /// argc and argv for `main` and constructors: strings that live as long as this does.

@@ -131,6 +131,9 @@ pub struct LinkOptions {
     /// Lay thread-local storage out as a static program's instead of asking this process's
     /// dynamic linker. What is linked so is to be looked at, not run. Dry runs always do.
     pub synthetic_tls: bool,
+    /// Every code section at an address drawn for it alone, instead of small ones side by side:
+    /// with `-ffunction-sections`, every function. A page of memory and a mapping each.
+    pub scatter: bool,
     /// Keep a row a relocation for the report.
     pub record: bool,
 }

@@ -56,9 +56,12 @@ impl<'d> Link<'d> {
         let start = Instant::now();
         let dry_run = matches!(placer, Placer::DryRun { .. });
         let layout = Layout::new(&mut self.tables, &self.clusters, self.options, dry_run)?;
-        let memory = placer
-            .place(&layout.requests)
-            .map_err(|error| memory_error(&self.tables, &layout, error))?;
+        let memory = if self.options.scatter {
+            placer.place_scattered(&layout.requests)
+        } else {
+            placer.place(&layout.requests)
+        };
+        let memory = memory.map_err(|error| memory_error(&self.tables, &layout, error))?;
         let addrs: Vec<u64> = layout
             .loaded
             .iter()

@@ -115,11 +115,29 @@ impl Session {
     }
 
     /// Opens a shared library whose symbols are asked before the process's, by path or soname.
+    /// The path of a linker script stands for the shared libraries that it names.
     ///
     /// # Errors
-    /// The dynamic linker's words.
+    /// The dynamic linker's words; a script that names archives, which are to be loaded.
     pub fn open_library(&mut self, name: &str) -> Result<(), LibraryError> {
-        self.process.open(name)
+        let fail = |reason| LibraryError {
+            name: name.to_owned(),
+            reason,
+        };
+        let script = Input::script_at(name).map_err(|error| fail(error.to_string()))?;
+        let Some(script) = script else {
+            return self.process.open(name);
+        };
+        if let Some(archive) = script.script().and_then(|script| script.inputs.first()) {
+            return Err(fail(format!(
+                "it is a linker script that names {}, which is no shared library: load it as an input",
+                archive.name()
+            )));
+        }
+        for library in script.libraries() {
+            self.process.open(&library.to_string_lossy())?;
+        }
+        Ok(())
     }
 
     /// Links `inputs` (objects and archives), then runs their ifunc resolvers and

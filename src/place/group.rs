@@ -2,7 +2,8 @@
 //!
 //! Sections of [`LARGE`] bytes or more, and those aligned beyond a page, get a
 //! region of their own at an address drawn for them alone; smaller ones of one
-//! kind share arena regions of up to [`ARENA`] bytes, in input order.
+//! kind share arena regions of up to [`ARENA`] bytes, in input order. On request every code
+//! section has a region of its own.
 
 use low2g_platform::align_up;
 
@@ -55,7 +56,11 @@ impl Group {
 
 /// Groups the requests that have bytes and no given address, largest group first.
 /// `Err` is the index of a request whose size is beyond any address space.
-pub(super) fn groups(requests: &[SectionRequest], page: u64) -> Result<Vec<Group>, usize> {
+pub(super) fn groups(
+    requests: &[SectionRequest],
+    page: u64,
+    scatter: bool,
+) -> Result<Vec<Group>, usize> {
     let mut closed: Vec<Group> = Vec::new();
     let mut open: [Option<Group>; 3] = [None, None, None];
     for (index, request) in requests.iter().enumerate() {
@@ -67,7 +72,8 @@ pub(super) fn groups(requests: &[SectionRequest], page: u64) -> Result<Vec<Group
             SectionKind::ReadOnly => 1,
             SectionKind::Data => 2,
         };
-        if request.size >= LARGE || request.align > page || request.anywhere {
+        let alone = scatter && request.kind == SectionKind::Code;
+        if request.size >= LARGE || request.align > page || request.anywhere || alone {
             let mut group = Group::new(request.kind, false);
             group.anywhere = request.anywhere;
             group.push(index, request).ok_or(index)?;

@@ -87,6 +87,8 @@ pub struct InFlight {
     dry: Option<DrySpace>,
     /// All regions lie in here: within pc-relative reach of each other.
     span: Option<AddrRange>,
+    /// Every code section has a region of its own.
+    scatter: bool,
 }
 
 /// Widest stretch in which every byte reaches every other by a signed 32-bit distance,
@@ -94,7 +96,7 @@ pub struct InFlight {
 const SPAN: u64 = (1 << 31) - (1 << 24);
 
 impl InFlight {
-    pub(super) fn new(placer: Placer) -> Self {
+    pub(super) fn new(placer: Placer, scatter: bool) -> Self {
         let dry = match &placer {
             Placer::DryRun { seed, .. } => Some(DrySpace::new(*seed)),
             Placer::Mapped { .. } => None,
@@ -105,6 +107,7 @@ impl InFlight {
             slots: Vec::new(),
             dry,
             span: None,
+            scatter,
         }
     }
 
@@ -218,7 +221,8 @@ impl InFlight {
             };
             self.add_region(group, Some(run.range), index, first, page)?;
         }
-        let groups = group::groups(requests, page).map_err(|index| PlaceError::TooBig {
+        let groups = group::groups(requests, page, self.scatter);
+        let groups = groups.map_err(|index| PlaceError::TooBig {
             index,
             at: 0,
             size: requests[index].size,

@@ -115,7 +115,19 @@ impl Placer {
     /// # Errors
     /// A request that cannot be served, by its index.
     pub fn place(&self, requests: &[SectionRequest]) -> Result<InFlight, PlaceError> {
-        let mut memory = InFlight::new(self.clone());
+        let mut memory = InFlight::new(self.clone(), false);
+        memory.extend(requests)?;
+        Ok(memory)
+    }
+
+    /// As [`place`](Self::place), and every code section gets pages of its own at an address
+    /// drawn for it alone: with `-ffunction-sections`, every function. Costs a page of memory and
+    /// a mapping a section (Linux allows a process 65,530 mappings by default).
+    ///
+    /// # Errors
+    /// A request that cannot be served, by its index.
+    pub fn place_scattered(&self, requests: &[SectionRequest]) -> Result<InFlight, PlaceError> {
+        let mut memory = InFlight::new(self.clone(), true);
         memory.extend(requests)?;
         Ok(memory)
     }

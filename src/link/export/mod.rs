@@ -7,17 +7,13 @@
 
 mod image;
 
-use std::ffi::{CStr, CString, c_int};
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::host::{self, MemoryFile, Visibility};
 use super::module::{Export, Module};
-use super::process::last_error;
 
 /// Why symbols could not be exported.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +41,9 @@ pub enum ExportError {
     },
 }
 
+/// Which of a file's paths is used: it stays open as long as the object is loaded.
+const PATH: u64 = 0;
+
 /// Symbols known to the dynamic linker until this is dropped.
 ///
 /// The addresses must stay valid until [`ExportedSymbols::withdraw`] answers that nobody uses
@@ -55,7 +54,7 @@ pub struct ExportedSymbols {
     handle: usize,
     /// Open as long as the object is loaded, if need be for ever: its path names the file
     /// descriptor, and the dynamic linker takes a second object of one path for the first.
-    file: Option<File>,
+    file: Option<MemoryFile>,
 }
 
 impl ExportedSymbols {
@@ -75,27 +74,18 @@ impl ExportedSymbols {
             symbols: count,
             reason: error.to_string(),
         };
-        let mut file = memory_file(&soname).map_err(memory)?;
-        file.write_all(&image::image(&soname, &symbols))
-            .map_err(memory)?;
-        let mut exported = Self {
-            handle: 0,
-            file: Some(file),
-        };
-        let path = exported.path();
-        exported.handle =
-            open(&path, libc::RTLD_NOW | libc::RTLD_GLOBAL).ok_or_else(|| ExportError::Open {
+        let file = MemoryFile::new(&soname, &image::image(&soname, &symbols)).map_err(memory)?;
+        let handle = file
+            .open(PATH, Visibility::Global)
+            .map_err(|reason| ExportError::Open {
                 symbols: count,
-                path: path.to_string_lossy().into_owned(),
-                reason: last_error(),
+                path: file.path(PATH),
+                reason,
             })?;
-        Ok(exported)
-    }
-
-    fn path(&self) -> CString {
-        let file = self.file.as_ref().expect("it goes when this is dropped");
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        CString::new(path).expect("a number holds no NUL byte")
+        Ok(Self {
+            handle,
+            file: Some(file),
+        })
     }
 
     /// Closes the object. Gives itself back while a library is still bound to its symbols:
@@ -114,14 +104,13 @@ impl ExportedSymbols {
 
     /// Whether the dynamic linker keeps the object, though we may have closed it.
     fn is_resident(&self) -> bool {
-        let handle = open(&self.path(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
-        handle.inspect(|&handle| close(handle)).is_some()
+        self.file.as_ref().is_some_and(|file| file.is_open(PATH))
     }
 
     fn close(&mut self) {
         let handle = std::mem::take(&mut self.handle);
         if handle != 0 {
-            close(handle);
+            host::close(handle);
         }
     }
 }
@@ -129,33 +118,12 @@ impl ExportedSymbols {
 impl Drop for ExportedSymbols {
     fn drop(&mut self) {
         self.close();
-        if self.is_resident() {
-            let _kept_open = self.file.take().map(IntoRawFd::into_raw_fd);
+        if self.is_resident()
+            && let Some(file) = self.file.take()
+        {
+            file.keep();
         }
     }
-}
-
-fn memory_file(name: &str) -> std::io::Result<File> {
-    let name = CString::new(name)?;
-    // SAFETY: memfd_create wants a NUL-terminated name.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made, and is nobody else's.
-    Ok(unsafe { File::from_raw_fd(fd) })
-}
-
-fn open(path: &CStr, flags: c_int) -> Option<usize> {
-    // SAFETY: dlopen wants a NUL-terminated path. The object has no constructors.
-    let handle = unsafe { libc::dlopen(path.as_ptr(), flags) };
-    (!handle.is_null()).then(|| handle.expose_provenance())
-}
-
-fn close(handle: usize) {
-    // SAFETY: the handle came from dlopen and is closed once.
-    let result = unsafe { libc::dlclose(std::ptr::with_exposed_provenance_mut(handle)) };
-    debug_assert_eq!(result, 0, "a handle of dlopen's closes");
 }
 
 /// A module's symbols in the dynamic linker. Dropping it takes them out; the module stays

@@ -4,63 +4,44 @@
 //! linker write-protects once it has relocated it. The copy is made while the dynamic linker
 //! holds its list of libraries, so the library cannot go meanwhile.
 
-use std::ffi::{c_int, c_void};
+use std::ops::ControlFlow;
 
 use low2g_platform::{AddrRange, to_u64, to_usize};
 
-struct Search {
-    wanted: AddrRange,
-    found: Option<Vec<u8>>,
-}
+use crate::link::host::{self, LoadedObject, Segment, SegmentKind};
 
 /// The bytes of `range`, if one loaded library holds all of it as constant data.
 pub(crate) fn constant_bytes(range: AddrRange) -> Option<Vec<u8>> {
-    let mut search = Search {
-        wanted: range,
-        found: None,
-    };
+    let mut found = None;
     if !range.is_empty() {
-        // SAFETY: the callback takes `data` for the &mut Search that it is, during the call only.
-        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
+        host::each_object(&mut |object: &LoadedObject<'_>| {
+            let holds = |segment: Segment| is_constant(segment) && encloses(segment, range);
+            if !object.segments().any(holds) {
+                return ControlFlow::Continue(());
+            }
+            let start = std::ptr::with_exposed_provenance::<u8>(to_usize(range.start()));
+            let len = to_usize(range.len());
+            debug_assert_eq!(to_u64(len), range.len());
+            // SAFETY: the range lies in a readable segment of a library that stays loaded
+            // during this call, and nobody writes there.
+            let bytes = unsafe { std::slice::from_raw_parts(start, len) };
+            found = Some(bytes.to_vec());
+            ControlFlow::Break(())
+        });
     }
-    search.found
+    found
 }
 
-unsafe extern "C" fn visit(
-    info: *mut libc::dl_phdr_info,
-    _size: usize,
-    data: *mut c_void,
-) -> c_int {
-    // SAFETY: the dynamic linker passes a valid info for the duration of the call.
-    let info = unsafe { &*info };
-    // SAFETY: `constant_bytes` passed a Search and does not touch it meanwhile.
-    let search = unsafe { &mut *data.cast::<Search>() };
-    // SAFETY: dlpi_phdr points at dlpi_phnum program headers.
-    let headers =
-        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let holds = |header: &libc::Elf64_Phdr| {
-        let start = info.dlpi_addr.wrapping_add(header.p_vaddr);
-        AddrRange::at(start, header.p_memsz).is_some_and(|segment| segment.encloses(search.wanted))
-    };
-    let constant = |header: &libc::Elf64_Phdr| match header.p_type {
-        libc::PT_LOAD => header.p_flags & (libc::PF_R | libc::PF_W) == libc::PF_R,
-        libc::PT_GNU_RELRO => true,
-        _ => false,
-    };
-    if !headers
-        .iter()
-        .any(|header| constant(header) && holds(header))
-    {
-        return 0;
+fn is_constant(segment: Segment) -> bool {
+    match segment.kind {
+        SegmentKind::Load => !segment.writable,
+        SegmentKind::Relro => true,
+        SegmentKind::Dynamic => false,
     }
-    let start = std::ptr::with_exposed_provenance::<u8>(to_usize(search.wanted.start()));
-    let len = to_usize(search.wanted.len());
-    debug_assert_eq!(to_u64(len), search.wanted.len());
-    // SAFETY: the range lies in a readable segment of a library that stays loaded during this
-    // call, and nobody writes there.
-    let bytes = unsafe { std::slice::from_raw_parts(start, len) };
-    search.found = Some(bytes.to_vec());
-    1
+}
+
+fn encloses(segment: Segment, range: AddrRange) -> bool {
+    AddrRange::at(segment.start, segment.len).is_some_and(|whole| whole.encloses(range))
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@
 mod constant;
 mod tables;
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString};
 
 use parking_lot::Mutex;
 
 use super::exits::exit_function;
+use super::host::{self, Scope, Visibility};
 use super::resolve::{ExternalKind, ExternalSymbol, SymbolResolver};
 use super::tls::destructors;
 pub(crate) use constant::constant_bytes;
@@ -73,34 +74,18 @@ impl ProcessSymbols {
             reason,
         };
         let path = CString::new(name).map_err(|_| fail("the name holds a NUL byte".to_owned()))?;
-        // SAFETY: dlopen wants a NUL-terminated path. Running the library's constructors is
-        // what the caller asked for.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-        if handle.is_null() {
-            return Err(fail(last_error()));
-        }
-        self.libraries.push(handle.addr());
+        self.libraries
+            .push(host::open(&path, Visibility::Global).map_err(fail)?);
         Ok(())
     }
 
     /// The address of `name`, of its version `version` if one is given.
     fn address(&self, name: &CStr, version: Option<&CStr>) -> Option<u64> {
-        let process = (!self.libraries_only).then_some(libc::RTLD_DEFAULT);
-        let libraries = self
-            .libraries
-            .iter()
-            .map(|&handle| std::ptr::with_exposed_provenance_mut::<c_void>(handle));
-        libraries.chain(process).find_map(|handle| {
-            let found = match version {
-                // SAFETY: the handle came from dlopen and was never closed, or is RTLD_DEFAULT;
-                // both strings end in NUL.
-                Some(version) => unsafe { libc::dlvsym(handle, name.as_ptr(), version.as_ptr()) },
-                // SAFETY: as above.
-                None => unsafe { libc::dlsym(handle, name.as_ptr()) },
-            };
-            let addr = low2g_platform::to_u64(found.addr());
-            (addr != 0).then_some(addr)
-        })
+        let process = (!self.libraries_only).then_some(Scope::Process);
+        let libraries = self.libraries.iter().copied().map(Scope::Library);
+        libraries
+            .chain(process)
+            .find_map(|scope| host::symbol(scope, name, version))
     }
 
     /// Type and size of `name` at `addr`.
@@ -168,16 +153,4 @@ impl SymbolResolver for ProcessSymbols {
             kind: ExternalKind::Tls,
         })
     }
-}
-
-/// What the dynamic linker last complained of.
-pub(crate) fn last_error() -> String {
-    // SAFETY: dlerror has no precondition.
-    let text = unsafe { libc::dlerror() };
-    if text.is_null() {
-        return "no reason given".to_owned();
-    }
-    // SAFETY: dlerror's string ends in NUL and lives until this thread's next dl* call.
-    let text = unsafe { CStr::from_ptr(text) };
-    text.to_string_lossy().into_owned()
 }

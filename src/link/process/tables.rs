@@ -3,12 +3,13 @@
 //! Lookup is by the GNU hash table (`DT_GNU_HASH`): a Bloom filter word, a bucket, a chain.
 //! Source: glibc elf/dl-lookup.c `do_lookup_x`; binutils bfd/elflink.c for the layout.
 //!
-//! Invariant: addresses in a [`Library`] were given by `dl_iterate_phdr`, and are read only in
+//! Invariant: addresses in a [`Library`] were given by the dynamic linker, and are read only in
 //! [`Tables::search`]: while the dynamic linker holds its list of libraries, which is the list
 //! they were read from. So a library that is closed, by whomever, is never looked into.
 
-use std::ffi::{c_int, c_void};
+use std::ops::ControlFlow;
 
+use crate::link::host::{self, LoadedObject, SegmentKind};
 use crate::link::resolve::ExternalKind;
 
 const SHN_ABS: u16 = 0xfff1;
@@ -59,8 +60,11 @@ struct RawSymbol {
 impl Tables {
     fn of_process() -> Self {
         let mut tables = Self::default();
-        // SAFETY: the callback takes `data` for the &mut Tables that it is, and only during the call.
-        unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut tables).cast()) };
+        host::each_object(&mut |object: &LoadedObject<'_>| {
+            tables.generation = object.generation();
+            tables.libraries.push(Library::of(object));
+            ControlFlow::Continue(())
+        });
         tables
     }
 
@@ -68,15 +72,13 @@ impl Tables {
     /// since, and held until it is done.
     pub(super) fn search<R>(&mut self, search: impl Fn(&Self) -> R) -> R {
         let mut answer = None;
-        let mut visit = |now: (u64, u64)| {
-            if now != self.generation {
+        host::each_object(&mut |first: &LoadedObject<'_>| {
+            if first.generation() != self.generation {
                 *self = Self::of_process();
             }
             answer = Some(search(self));
-        };
-        let mut visit: Held<'_> = &mut visit;
-        // SAFETY: the callback takes `data` for the &mut Held that it is, and only during the call.
-        unsafe { libc::dl_iterate_phdr(Some(held), (&raw mut visit).cast()) };
+            ControlFlow::Break(())
+        });
         // A dynamic linker that lists nothing has nothing to search.
         answer.unwrap_or_else(|| search(&Self::default()))
     }
@@ -205,50 +207,25 @@ fn gnu_hash(name: &[u8]) -> u32 {
     })
 }
 
-/// What [`Tables::search`] does while the list is held; gets how many libraries came and went.
-type Held<'a> = &'a mut dyn FnMut((u64, u64));
-
-unsafe extern "C" fn held(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
-    // SAFETY: the dynamic linker passes a valid info for the duration of the call.
-    let info = unsafe { &*info };
-    // SAFETY: `search` passed a Held and does not touch it meanwhile.
-    let visit = unsafe { &mut *data.cast::<Held<'_>>() };
-    visit((info.dlpi_adds, info.dlpi_subs));
-    1
-}
-
-unsafe extern "C" fn collect(
-    info: *mut libc::dl_phdr_info,
-    _size: usize,
-    data: *mut c_void,
-) -> c_int {
-    // SAFETY: the dynamic linker passes a valid info for the duration of the call.
-    let info = unsafe { &*info };
-    // SAFETY: `of_process` passed a Tables and does not touch it meanwhile.
-    let tables = unsafe { &mut *data.cast::<Tables>() };
-    // SAFETY: dlpi_phdr points at dlpi_phnum program headers.
-    let headers =
-        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let mut library = Library {
-        base: info.dlpi_addr,
-        ..Library::default()
-    };
-    for header in headers {
-        let start = library.base.wrapping_add(header.p_vaddr);
-        match header.p_type {
-            libc::PT_LOAD if header.p_flags & libc::PF_X != 0 => {
-                library.code.push((start, start + header.p_memsz));
-            }
-            libc::PT_DYNAMIC => library.read_dynamic(start, start + header.p_memsz),
-            _ => {}
-        }
-    }
-    tables.generation = (info.dlpi_adds, info.dlpi_subs);
-    tables.libraries.push(library);
-    0
-}
-
 impl Library {
+    fn of(object: &LoadedObject<'_>) -> Self {
+        let mut library = Self {
+            base: object.base(),
+            ..Self::default()
+        };
+        for segment in object.segments() {
+            let end = segment.start + segment.len;
+            match segment.kind {
+                SegmentKind::Load if segment.executable => {
+                    library.code.push((segment.start, end));
+                }
+                SegmentKind::Dynamic => library.read_dynamic(segment.start, end),
+                SegmentKind::Load | SegmentKind::Relro => {}
+            }
+        }
+        library
+    }
+
     fn read_dynamic(&mut self, start: u64, end: u64) {
         let mut at = start;
         while at + 16 <= end {

@@ -3,25 +3,16 @@
 //! Its block's copies, the module number and the offsets are then the dynamic linker's own
 //! doing, right for threads that exist and threads to come. What it cannot do, it says.
 //!
-//! Invariant: a path is never used twice, because dynamic linkers know loaded objects by
-//! the path as a string, and a file descriptor's number returns. Bits of a serial number
-//! are written as `/` and `/.`, which name the same file.
+//! Invariant: a path is never used twice (see `MemoryFile::path`).
 
-use std::ffi::{CStr, CString, c_void};
-use std::io::Write as _;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::ffi::{CString, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use low2g_platform::{align_up, to_u64, to_usize};
 
 use super::order::{self, Fixed};
 use super::shared::{Ask, Contents, Of, WORD_SIZE, WORDS_SYMBOL};
-
-/// Where the process's open files have names.
-#[cfg(not(target_os = "freebsd"))]
-const OPEN_FILES: &str = "/proc/self/fd";
-#[cfg(target_os = "freebsd")]
-const OPEN_FILES: &str = "/dev/fd";
+use crate::link::host::{self, MemoryFile, Scope, Visibility};
 
 /// A loaded carrier. Dropping it unloads it, at once or when its turn comes (see `order`).
 #[derive(Debug)]
@@ -41,19 +32,16 @@ impl Carrier {
     /// # Errors
     /// What the system or the dynamic linker said.
     pub(crate) fn load(contents: &Contents<'_>) -> Result<(Self, Vec<Answer>), String> {
-        let file = in_memory(&contents.write())
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let file = MemoryFile::new("low2g-tls", &contents.write())
             .map_err(|error| format!("a file in memory cannot be made: {error}"))?;
-        let path = unique_path(file.as_raw_fd());
-        // SAFETY: dlopen wants a NUL-terminated path. The object has no code to run, and its
-        // tables are well-formed by construction.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        if handle.is_null() {
-            let said = crate::link::process::last_error();
-            let path = path.to_string_lossy();
-            return Err(said.replace(&*path, "the link's thread-local block"));
-        }
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        // The object has no code to run, and its tables are well-formed by construction.
+        let opened = file.open(serial, Visibility::Local);
+        let handle = opened
+            .map_err(|said| said.replace(&file.path(serial), "the link's thread-local block"))?;
         let mut carrier = Self {
-            handle: handle.expose_provenance(),
+            handle,
             fixed: false,
         };
         let (words_addr, answers) = carrier.words(contents.words.len())?;
@@ -77,21 +65,15 @@ impl Carrier {
     /// The words' address, and what they hold.
     fn words(&self, count: usize) -> Result<(u64, Vec<Answer>), String> {
         let name = CString::new(WORDS_SYMBOL).expect("no NUL in it");
-        // SAFETY: the handle is open; the name ends in NUL.
-        let start = unsafe { libc::dlsym(self.pointer(), name.as_ptr()) };
-        if start.is_null() {
-            return Err(crate::link::process::last_error());
-        }
+        let start = host::symbol(Scope::Library(self.handle), &name, None)
+            .ok_or_else(|| format!("the dynamic linker does not find {WORDS_SYMBOL}"))?;
+        let start = std::ptr::with_exposed_provenance::<u64>(to_usize(start));
         let machine_words = count * to_usize(WORD_SIZE / 8);
         // SAFETY: the symbol names this many machine words of the loaded object, aligned to
         // 16, which the dynamic linker has written and nobody writes again.
-        let words = unsafe { std::slice::from_raw_parts(start.cast::<u64>(), machine_words) };
+        let words = unsafe { std::slice::from_raw_parts(start, machine_words) };
         let answers = words.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
         Ok((to_u64(start.expose_provenance()), answers.collect()))
-    }
-
-    fn pointer(&self) -> *mut c_void {
-        std::ptr::with_exposed_provenance_mut(self.handle)
     }
 }
 
@@ -100,47 +82,16 @@ impl Drop for Carrier {
         if self.fixed {
             close(&order::leave(self.handle));
         } else {
-            close(&[self.handle]);
+            host::close(self.handle);
         }
     }
 }
 
-/// Unloads carriers: what they were loaded as, once.
+/// Unloads carriers that `order` gives, each once.
 pub(super) fn close(handles: &[usize]) {
     for &handle in handles {
-        // SAFETY: the handle came from dlopen and is closed once: by its carrier, or when
-        // `order` gives it.
-        let failed = unsafe { libc::dlclose(std::ptr::with_exposed_provenance_mut(handle)) };
-        debug_assert_eq!(failed, 0, "an open handle can be closed");
+        host::close(handle);
     }
-}
-
-fn in_memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
-    const NAME: &CStr = c"low2g-tls";
-    // SAFETY: memfd_create wants a NUL-terminated name.
-    let number = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC) };
-    if number < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is fresh and nobody else's.
-    let file = unsafe { OwnedFd::from_raw_fd(number) };
-    let mut file = std::fs::File::from(file);
-    file.write_all(bytes)?;
-    Ok(file.into())
-}
-
-/// A path of open file `number` that was never used before.
-fn unique_path(number: i32) -> CString {
-    static SERIAL: AtomicU64 = AtomicU64::new(1);
-    let mut serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let mut path = OPEN_FILES.to_owned();
-    while serial != 0 {
-        path.push_str(if serial & 1 == 1 { "/." } else { "/" });
-        serial >>= 1;
-    }
-    path.push('/');
-    path.push_str(&number.to_string());
-    CString::new(path).expect("no NUL in it")
 }
 
 /// Size and alignment under which a static block of `size` bytes is given back when it is
@@ -215,13 +166,10 @@ struct Index {
 /// `module` must be loaded, and `offset` inside its block.
 pub(crate) unsafe fn address_of(module: u64, offset: u64) -> Option<u64> {
     type GetAddr = unsafe extern "C" fn(*const Index) -> *mut c_void;
-    // SAFETY: the name ends in NUL.
-    let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__tls_get_addr".as_ptr()) };
-    if function.is_null() {
-        return None;
-    }
+    let function = host::symbol(Scope::Process, c"__tls_get_addr", None)?;
+    let function = std::ptr::with_exposed_provenance::<c_void>(to_usize(function));
     // SAFETY: the psABI gives `__tls_get_addr` this signature.
-    let function = unsafe { std::mem::transmute::<*mut c_void, GetAddr>(function) };
+    let function = unsafe { std::mem::transmute::<*const c_void, GetAddr>(function) };
     let index = Index { module, offset };
     // SAFETY: the caller vouches for module and offset.
     let found = unsafe { function(&raw const index) };
@@ -231,18 +179,6 @@ pub(crate) unsafe fn address_of(module: u64, offset: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_never_repeat_and_name_the_file() {
-        let file = in_memory(b"carried").expect("memory");
-        let mut seen = std::collections::HashSet::new();
-        for _ in 0..300 {
-            let path = unique_path(file.as_raw_fd());
-            let text = path.to_str().expect("ASCII").to_owned();
-            assert_eq!(std::fs::read(&text).expect("opens"), b"carried", "{text}");
-            assert!(seen.insert(text));
-        }
-    }
 
     #[test]
     fn the_dynamic_linker_resolves_own_words() {

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
+use crate::link::host::{self, Scope};
 use crate::link::module::Module;
 
 /// The names under which compilers and languages ask for the function.
@@ -97,11 +98,11 @@ fn native() -> Option<Register> {
     static FOUND: OnceLock<Option<Register>> = OnceLock::new();
     *FOUND.get_or_init(|| {
         let name = c"__cxa_thread_atexit_impl";
-        // SAFETY: the name ends in NUL.
-        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-        (!found.is_null()).then(|| {
+        host::symbol(Scope::Process, name, None).map(|addr| {
+            let addr = low2g_platform::to_usize(addr);
+            let found = std::ptr::with_exposed_provenance::<c_void>(addr);
             // SAFETY: the C libraries that have it give it this signature (Itanium C++ ABI, 3.3.6).
-            unsafe { std::mem::transmute::<*mut c_void, Register>(found) }
+            unsafe { std::mem::transmute::<*const c_void, Register>(found) }
         })
     })
 }

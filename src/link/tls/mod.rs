@@ -16,8 +16,8 @@
 //! Where the dynamic linker has no room for a static block, or cannot take one back yet, `room`
 //! finds one, and `threads` writes every thread's copy.
 //!
-//! Unsafe code stands in `carrier` (loads and asks), `destructors` (calls them), `pool` (finds
-//! the program's block), `room` and `threads` (write initial values and copies).
+//! Unsafe code stands in `carrier` (loads and asks), `destructors` (calls them), `pool` and
+//! `system` (find the program's block), `room` and `threads` (write initial values and copies).
 
 mod accept;
 mod block;
@@ -33,6 +33,19 @@ mod sequence;
 mod shared;
 mod state;
 mod threads;
+
+#[cfg(all(
+    target_arch = "x86_64",
+    any(target_os = "linux", target_os = "freebsd")
+))]
+#[path = "system_elf.rs"]
+mod system;
+#[cfg(not(all(
+    target_arch = "x86_64",
+    any(target_os = "linux", target_os = "freebsd")
+)))]
+#[path = "system_none.rs"]
+mod system;
 
 pub use carrier::static_space;
 pub use pool::{PoolBytes, PoolError, install_pool};

@@ -12,14 +12,13 @@
 //! thread's copy.
 
 use std::cell::UnsafeCell;
-use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 
 use low2g_platform::{align_up, to_u64, to_usize};
 use parking_lot::Mutex;
 
 use super::room::PoolRefusal;
-use super::threads::thread_pointer;
+use super::system::{ProgramBlock, protect, thread_pointer};
 
 /// The program's module number (psABI).
 pub(super) const PROGRAM: u64 = 1;
@@ -130,7 +129,7 @@ pub(super) fn installed() -> Option<&'static Pool> {
 pub fn install_pool<const N: usize>(pool: &PoolBytes<N>) -> Result<(), PoolError> {
     let addr = (&raw const *pool).expose_provenance();
     let head = pool.bytes.get().expose_provenance() - addr;
-    let found = Program::find().and_then(|program| program.pool(addr, head, N));
+    let found = ProgramBlock::find().and_then(|program| program.pool(addr, head, N));
     let found = found.ok_or(PoolError::Elsewhere)?;
     let (offset, size) = (found.offset, found.size);
     let first = POOL.get_or_init(|| found);
@@ -191,61 +190,25 @@ impl Pool {
         // Parts share pages: nobody protects one while another is written.
         let _alone = self.parts.lock();
         if self.protected {
-            protect(addr, bytes.len(), libc::PROT_READ | libc::PROT_WRITE)?;
+            protect(addr, bytes.len(), true)?;
         }
         let to = std::ptr::with_exposed_provenance_mut::<u8>(addr);
         // SAFETY: the part lies in the program's image, which is mapped and writable now.
         // Threads that start meanwhile copy bytes that nobody uses yet.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         if self.protected {
-            protect(addr, bytes.len(), libc::PROT_READ)?;
+            protect(addr, bytes.len(), false)?;
         }
         Ok(addr)
     }
 }
 
-fn protect(addr: usize, len: usize, protection: c_int) -> Result<(), i32> {
-    // SAFETY: sysconf has no precondition.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let page = usize::try_from(page).unwrap_or(4096);
-    let start = addr & !(page - 1);
-    let len = (addr + len).next_multiple_of(page) - start;
-    let start = std::ptr::with_exposed_provenance_mut::<c_void>(start);
-    // SAFETY: the pages hold the program's initial values and what else is write-protected
-    // after relocation; they stay readable.
-    if unsafe { libc::mprotect(start, len, protection) } == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
-    }
-}
-
-/// The program's thread-local block.
-#[derive(Clone, Copy, Debug)]
-struct Program {
-    image: u64,
-    image_size: u64,
-    size: u64,
-    align: u64,
-    /// Address of the image modulo the alignment counts: it is kept in the copies.
-    first: u64,
-    protected: bool,
-}
-
-impl Program {
-    fn find() -> Option<Self> {
-        let mut found = None::<Self>;
-        // SAFETY: the callback takes `data` for the &mut Option<Program> that it is, during the
-        // call only.
-        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
-        found
-    }
-
+impl ProgramBlock {
     /// The pool at `addr` in this thread, if it is in the block and in the image.
     fn pool(&self, addr: usize, head: usize, size: usize) -> Option<Pool> {
-        let pointer = to_u64(thread_pointer());
-        // glibc, csu/libc-tls.c and elf/dl-tls.c: the block ends at the thread pointer, its
-        // size rounded up so that its start has the image's remainder.
+        let pointer = to_u64(thread_pointer()?);
+        // glibc, elf/dl-tls.c: the block ends at the thread pointer, its size rounded up so
+        // that its start has the image's remainder.
         let whole = align_up(self.size.checked_add(self.first)?, self.align)? - self.first;
         let start = pointer.checked_sub(whole)?;
         let base = to_u64(addr).checked_sub(start)?;
@@ -266,40 +229,4 @@ impl Program {
             parts: Mutex::default(),
         })
     }
-}
-
-/// Notes the first object, which is the program, and ends the visit.
-unsafe extern "C" fn visit(
-    info: *mut libc::dl_phdr_info,
-    _size: usize,
-    data: *mut c_void,
-) -> c_int {
-    // SAFETY: the dynamic linker passes a valid info for the duration of the call.
-    let info = unsafe { &*info };
-    // SAFETY: `find` passed an Option<Program> and does not touch it meanwhile.
-    let found = unsafe { &mut *data.cast::<Option<Program>>() };
-    // SAFETY: dlpi_phdr points at dlpi_phnum program headers.
-    let headers =
-        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let of_kind = |kind| headers.iter().find(move |header| header.p_type == kind);
-    let Some(tls) = of_kind(libc::PT_TLS) else {
-        return 1;
-    };
-    let holds = |header: &libc::Elf64_Phdr| {
-        (header.p_vaddr..header.p_vaddr + header.p_memsz).contains(&tls.p_vaddr)
-    };
-    let read_only = |header: &libc::Elf64_Phdr| {
-        header.p_type == libc::PT_GNU_RELRO
-            || header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0
-    };
-    let align = tls.p_align.max(1);
-    *found = Some(Program {
-        image: info.dlpi_addr.wrapping_add(tls.p_vaddr),
-        image_size: tls.p_filesz,
-        size: tls.p_memsz,
-        align,
-        first: tls.p_vaddr & (align - 1),
-        protected: headers.iter().any(|h| read_only(h) && holds(h)),
-    });
-    1
 }

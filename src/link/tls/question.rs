@@ -16,23 +16,16 @@ use super::pool::PROGRAM;
 use super::room::{PoolRefusal, Room, Wanted, static_use};
 use super::shared::{Ask, Contents, Of};
 use super::state::Mode;
+use super::system::resolver_of_static;
 
 /// Blocks above this are looked for no further when an error tells what there is, bytes.
 const SPACE_LIMIT: u64 = 1 << 20;
 /// The block of a link that has none but local-dynamic code, whose base it is: bytes.
 const BASE_SIZE: u64 = 16;
 
-/// Resolver of descriptors of static variables: the argument is the offset from the thread
-/// pointer (psABI, "TLS descriptors": %rax in and out, every other register kept).
-#[unsafe(naked)]
-extern "C" fn resolve_static() {
-    core::arch::naked_asm!("mov rax, [rax + 8]", "ret")
-}
-
 /// The descriptor of a variable at `offset` from the thread pointer.
 pub(super) fn static_descriptor(offset: u64) -> Answer {
-    let resolver = (resolve_static as *const ()).expose_provenance();
-    [low2g_platform::to_u64(resolver), offset]
+    [resolver_of_static(), offset]
 }
 
 impl Placed<'_> {

@@ -14,7 +14,7 @@ use super::carrier::{Carrier, address_of};
 use super::destructors::{NAMES, Registration};
 use super::plan::{Slot, Variable};
 use super::room::Room;
-use super::threads::thread_pointer;
+use super::system::thread_pointer;
 
 /// Where the own block stands in relation to the thread pointer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl ModuleBlock {
     pub(crate) unsafe fn address(self, at: u64) -> Option<u64> {
         match self.offset {
             Some(offset) => {
-                let pointer = to_u64(thread_pointer());
+                let pointer = to_u64(thread_pointer()?);
                 Some(pointer.wrapping_add(offset).wrapping_add(at))
             }
             // SAFETY: the caller vouches for module and offset.

@@ -15,6 +15,8 @@ use std::path::Path;
 use low2g_platform::to_usize;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::system::thread_pointer;
+
 /// Where Linux lists the process's threads.
 const TASKS: &str = "/proc/self/task";
 /// `PF_EXITING` in a thread's flags (Linux, include/linux/sched.h): no more of its code runs.
@@ -89,10 +91,9 @@ pub fn register_thread() {
 
 impl Registration {
     fn new() -> Self {
-        let Some(id) = own_id() else {
+        let (Some(id), Some(pointer)) = (own_id(), thread_pointer()) else {
             return Self(None);
         };
-        let pointer = thread_pointer();
         let thread = Thread { id, pointer };
         let mut known = KNOWN.lock();
         for range in &known.written {
@@ -114,13 +115,13 @@ pub(super) struct AllThreads {
 impl AllThreads {
     /// `None` if a thread of the process is not known.
     pub(super) fn hold() -> Option<Self> {
-        let own = own_id()?;
+        let (own, pointer) = (own_id()?, thread_pointer()?);
         for _ in 0..ATTEMPTS {
             let known = KNOWN.lock();
             if !has_strangers(&known.threads, own)? {
                 let mut pointers: Vec<usize> = known.threads.iter().map(|t| t.pointer).collect();
                 if known.threads.iter().all(|thread| thread.id != own) {
-                    pointers.push(thread_pointer());
+                    pointers.push(pointer);
                 }
                 return Some(Self { known, pointers });
             }
@@ -189,16 +190,6 @@ fn is_exiting(id: u32) -> bool {
 fn own_id() -> Option<u32> {
     let path = std::fs::read_link("/proc/thread-self").ok()?;
     path.file_name()?.to_str()?.parse().ok()
-}
-
-/// The calling thread's thread pointer (x86-64 psABI: the word at `%fs:0` is its own address).
-pub(super) fn thread_pointer() -> usize {
-    let pointer: usize;
-    // SAFETY: reads the word that the psABI puts there on systems whose thread pointer is %fs.
-    unsafe {
-        std::arch::asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, preserves_flags, readonly));
-    }
-    pointer
 }
 
 #[cfg(test)]

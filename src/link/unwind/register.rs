@@ -10,6 +10,7 @@ use std::ffi::{CStr, c_void};
 use std::sync::OnceLock;
 
 use super::table::Finished;
+use crate::link::host::{self, Scope};
 
 type FrameFunction = unsafe extern "C" fn(*const c_void);
 
@@ -41,8 +42,7 @@ pub(super) fn unit_of(lookup: &dyn Fn(&CStr) -> usize) -> Option<Unit> {
 }
 
 fn lookup(name: &CStr) -> usize {
-    // SAFETY: dlsym wants a NUL-terminated name; RTLD_DEFAULT is a valid handle.
-    unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.expose_provenance()
+    host::symbol(Scope::Process, name, None).map_or(0, low2g_platform::to_usize)
 }
 
 fn function(name: &CStr) -> Option<FrameFunction> {

@@ -13,6 +13,7 @@
 //! ```
 
 mod apply;
+mod debugger;
 mod engine;
 mod error;
 mod exits;
@@ -27,6 +28,7 @@ pub mod island;
 mod layout;
 mod linked;
 mod locate;
+mod mirrors;
 mod module;
 mod object;
 mod options;
@@ -53,7 +55,7 @@ pub use howto::{Check, Formula, Howto, Width, howto};
 pub use input::Input;
 pub use linked::{Linked, PlacedSection};
 pub use module::{Arguments, Export, Module};
-pub use options::{FarData, LinkOptions, Pin, Relax, SectionName, parse_addr};
+pub use options::{Debugger, FarData, LinkOptions, Pin, Relax, SectionName, parse_addr};
 pub use process::{LibraryError, ProcessSymbols};
 pub use relocate::Placed;
 pub use resolve::{Chain, Definitions, ExternalKind, ExternalSymbol, SymbolResolver};

@@ -1,5 +1,6 @@
 //! Steps of a link with memory: copy, apply, second pass, protect.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashMap;
@@ -12,6 +13,7 @@ use super::error::{LinkError, LinkFailure, Place};
 use super::far::Plan;
 use super::layout::Layout;
 use super::linked::Linked;
+use super::mirrors::{Mirrors, Shared};
 use super::options::LinkOptions;
 use super::site::input_error;
 use super::symbols::to_index;
@@ -42,6 +44,9 @@ pub struct Placed<'d> {
     pub(crate) own: Own,
     pub(crate) rows: Vec<Row>,
     pub(crate) tls: tls::State,
+    /// Where mirrors are if links share them.
+    pub(crate) mirrors: Option<Arc<Mirrors>>,
+    pub(crate) shared: Shared,
     /// Whether this process's dynamic linker is asked for thread-local storage.
     pub(crate) process: bool,
 }
@@ -81,8 +86,18 @@ impl<'d> Link<'d> {
             own: Own::default(),
             rows: Vec::new(),
             tls: tls::State::default(),
+            mirrors: self.mirrors.filter(|_| is_below_2g(placer)),
+            shared: Shared::default(),
             process,
         })
+    }
+}
+
+/// Whether all that `placer` places fits 32-bit words of either kind, also what another link placed.
+fn is_below_2g(placer: &Placer) -> bool {
+    match placer {
+        Placer::Mapped { allocator, .. } => allocator.window().end() <= 1 << 31,
+        Placer::DryRun { .. } => false,
     }
 }
 
@@ -248,7 +263,7 @@ impl<'d> Placed<'d> {
         let start = Instant::now();
         let Self {
             tables,
-            options: _,
+            options,
             mut phases,
             layout,
             memory,
@@ -258,6 +273,8 @@ impl<'d> Placed<'d> {
             own,
             rows,
             tls,
+            mirrors: _,
+            shared,
             process: _,
         } = self;
         let memory = memory
@@ -275,6 +292,8 @@ impl<'d> Placed<'d> {
             own,
             rows,
             tls,
+            mirrors: shared,
+            debugger: options.debugger,
         })
     }
 }

@@ -1,9 +1,9 @@
-//! Imports point down only: cli -> link -> place -> alloc -> platform.
+//! Imports point down only: cli -> jit -> link -> place -> alloc -> platform.
 
 use std::path::{Path, PathBuf};
 
 /// Layers from the bottom up: folder, and the names by which others import it.
-const LAYERS: [(&str, &[&str]); 5] = [
+const LAYERS: [(&str, &[&str]); 6] = [
     (
         "platform/src",
         &["low2g_platform", "low2g::platform", "crate::platform"],
@@ -11,6 +11,7 @@ const LAYERS: [(&str, &[&str]); 5] = [
     ("src/alloc", &["crate::alloc", "low2g::alloc"]),
     ("src/place", &["crate::place", "low2g::place"]),
     ("src/link", &["crate::link", "low2g::link"]),
+    ("src/jit", &["crate::jit", "low2g::jit"]),
     ("src/cli", &["crate::cli"]),
 ];
 

@@ -1,18 +1,23 @@
 //! `low2g-platform`: what an operating system must supply to low2g.
 //!
 //! Layers: this crate imports nothing of low2g. [`contract`] is the port
-//! contract, [`linux`] the backend for Linux, [`sim`] a simulated kernel with one
+//! contract, [`linux`] and [`freebsd`] are backends, [`sim`] a simulated kernel with one
 //! personality an operating system, on which the real backends run too.
 
 pub mod contract;
+mod errno;
 pub mod error;
+mod fork;
+pub mod freebsd;
 pub mod linux;
 pub mod range;
+mod regions;
 pub mod sim;
 pub mod unsupported;
 
 pub use contract::{Backing, Capabilities, Config, Holder, Platform, Protection, Region};
 pub use error::{ClaimError, NoLowWindow, PlatformError};
+pub use fork::at_fork;
 pub use range::{AddrRange, align_down, align_up, to_u64, to_usize};
 
 use std::sync::{Arc, OnceLock};
@@ -24,7 +29,12 @@ mod choice {
         Ok(std::sync::Arc::new(crate::linux::native()?))
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(target_os = "freebsd")]
+    pub(super) fn native() -> Result<std::sync::Arc<dyn crate::Platform>, crate::PlatformError> {
+        Ok(std::sync::Arc::new(crate::freebsd::native()?))
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
     pub(super) use crate::unsupported::native;
 }
 

@@ -3,10 +3,12 @@
 mod common;
 
 use common::{LOW, OnClaims, PAGE, range};
+use low2g_platform::freebsd::abi::Errno as FreeBsdErrno;
 use low2g_platform::linux::abi::Errno;
 use low2g_platform::linux::{LinuxPlatform, Options};
-use low2g_platform::sim::{SimLinux, SimOptions};
+use low2g_platform::sim::{FreeBsdOptions, SimFreeBsd, SimLinux, SimOptions, Simulated};
 use low2g_platform::{AddrRange, ClaimError, Platform, Protection, sim};
+use std::fmt::Debug;
 
 const CODES: [Errno; 8] = [
     Errno::ENOMEM,
@@ -17,6 +19,16 @@ const CODES: [Errno; 8] = [
     Errno::EINTR,
     Errno::ENOSYS,
     Errno::EMFILE,
+];
+
+const FREEBSD_CODES: [FreeBsdErrno; 7] = [
+    FreeBsdErrno::ENOMEM,
+    FreeBsdErrno::EINVAL,
+    FreeBsdErrno::EPERM,
+    FreeBsdErrno::EACCES,
+    FreeBsdErrno::EINTR,
+    FreeBsdErrno::ENOSYS,
+    FreeBsdErrno::EMFILE,
 ];
 
 const AREA: AddrRange = range(0x1000_0000, 0x1004_0000);
@@ -77,16 +89,33 @@ fn scenario(platform: &dyn Platform) {
 }
 
 /// Runs all on a fresh kernel whose call number `position` fails; whether that call came.
-fn run(options: &SimOptions, position: u64, errno: Errno) -> bool {
-    let kernel = SimLinux::new(options.clone());
-    kernel.fail_call(position, errno);
-    if let Ok(platform) = LinuxPlatform::new(kernel.clone(), Options::default()) {
+fn run<P: Platform>(
+    kernel: &dyn Simulated,
+    platform: impl FnOnce() -> Option<P>,
+    position: u64,
+    code: i32,
+    context: &dyn Debug,
+) -> bool {
+    kernel.fail_call(position, code);
+    if let Some(platform) = platform() {
         scenario(&platform);
     }
-    let place = format!("call {position} fails with {errno}, {options:?}");
+    let place = format!("call {position} fails with {code}, {context:?}");
     assert_eq!(kernel.leaked(), [], "{place}");
     assert_eq!(kernel.open_files(), 0, "{place}");
     kernel.calls() > position
+}
+
+/// Positions one after the other, until the scenario makes no such call.
+fn at_every_position(least: u64, mut run: impl FnMut(u64) -> bool) {
+    let mut position = 0;
+    while run(position) {
+        position += 1;
+    }
+    assert!(
+        position > least,
+        "the scenario makes more calls than {position}"
+    );
 }
 
 #[test]
@@ -97,14 +126,29 @@ fn every_call_fails_once_at_every_position() {
             ..SimOptions::default()
         };
         for errno in CODES {
-            let mut position = 0;
-            while run(&options, position, errno) {
-                position += 1;
-            }
-            assert!(
-                position > 60,
-                "the scenario makes more calls than {position}"
-            );
+            at_every_position(60, |position| {
+                let kernel = SimLinux::new(options.clone());
+                let platform = || LinuxPlatform::new(kernel.clone(), Options::default()).ok();
+                run(&kernel, platform, position, errno.0, &options)
+            });
+        }
+    }
+}
+
+#[test]
+fn every_call_fails_once_at_every_position_on_freebsd() {
+    use low2g_platform::freebsd::{FreeBsdPlatform, Options};
+    for aslr in [true, false] {
+        let options = FreeBsdOptions {
+            aslr,
+            ..FreeBsdOptions::default()
+        };
+        for errno in FREEBSD_CODES {
+            at_every_position(60, |position| {
+                let kernel = SimFreeBsd::new(options.clone());
+                let platform = || FreeBsdPlatform::new(kernel.clone(), Options::default()).ok();
+                run(&kernel, platform, position, errno.0, &options)
+            });
         }
     }
 }

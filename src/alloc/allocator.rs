@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use low2g_platform::{AddrRange, Platform, PlatformError, Protection, align_up};
-use parking_lot::Mutex;
 
 use crate::alloc::builder::{Builder, Hardening};
 use crate::alloc::claim::Want;
@@ -14,6 +13,7 @@ use crate::alloc::code_arena::CodeArena;
 use crate::alloc::error::AllocError;
 use crate::alloc::exact::Source;
 use crate::alloc::heap::Heap;
+use crate::alloc::lock::SpinLock;
 use crate::alloc::mapping::Mapping;
 use crate::alloc::own::Retired;
 use crate::alloc::pages::Pages;
@@ -45,11 +45,13 @@ pub(crate) struct Inner {
     pub(crate) simulated: bool,
     /// Whether a picked slot must be looked at: a minimum, or a check for writes after its free.
     pub(crate) checked_slots: bool,
+    /// Whether a [`LowGlobal`](crate::alloc::LowGlobal) stands on it.
+    pub(crate) global: bool,
     // Lock order: a pool's or tier's lock is taken before the pages', never after.
     pub(crate) heap: Heap,
     pub(crate) raw_owned: RawOwned,
     pub(crate) retired: Retired,
-    pub(crate) code: Mutex<Tier<CodeArena>>,
+    pub(crate) code: SpinLock<Tier<CodeArena>>,
 }
 
 /// What is to be mapped.

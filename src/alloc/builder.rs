@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use low2g_platform::Platform;
-use parking_lot::Mutex;
 
 use crate::alloc::allocator::{Inner, LowAllocator};
 use crate::alloc::error::AllocError;
+use crate::alloc::fork;
 use crate::alloc::heap::{Heap, HeapSettings};
+use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Retired;
 use crate::alloc::pages::Pages;
 use crate::alloc::policy::Placement;
@@ -27,6 +28,7 @@ pub struct Builder {
     min_conditional_entropy: f64,
     byte_limit: u64,
     hardening: Hardening,
+    global: bool,
 }
 
 /// What stands between a bug and its exploit; each costs time or memory.
@@ -80,6 +82,7 @@ impl Default for Builder {
             min_conditional_entropy: 0.0,
             byte_limit: u64::MAX,
             hardening: Hardening::DEFAULT,
+            global: false,
         }
     }
 }
@@ -185,6 +188,12 @@ impl Builder {
         self
     }
 
+    /// For an allocator that serves others' bookkeeping.
+    pub(crate) fn behind_global(mut self) -> Self {
+        self.global = true;
+        self
+    }
+
     /// Builds the allocator. Maps nothing yet.
     ///
     /// # Errors
@@ -208,6 +217,11 @@ impl Builder {
                 });
             }
         }
+        let inner = fork::admit(|| self.make())?;
+        Ok(LowAllocator { inner })
+    }
+
+    fn make(self) -> Result<Inner, AllocError> {
         let platform = match self.platform {
             Some(platform) => platform,
             None => low2g_platform::native()?,
@@ -227,23 +241,22 @@ impl Builder {
         );
         let seed = pages.state.lock().random.derive(u64::MAX - 1);
         let has_minimum = self.min_entropy > 0.0 || self.min_conditional_entropy > 0.0;
-        Ok(LowAllocator {
-            inner: Arc::new(Inner {
-                min_conditional_entropy: self.min_conditional_entropy,
-                page_size: platform.config().page_size,
-                simulated: platform.is_simulated(),
-                checked_slots: has_minimum || hardening.clear_on_free,
-                heap: Heap::new(Arc::clone(&platform), window, seed, settings),
-                raw_owned: RawOwned::default(),
-                retired: Retired::new(hardening.late_bytes),
-                hardening,
-                pages: Arc::new(pages),
-                placement: self.placement,
-                min_entropy: self.min_entropy,
-                floor: self.floor,
-                window,
-                code: Mutex::default(),
-            }),
+        Ok(Inner {
+            min_conditional_entropy: self.min_conditional_entropy,
+            page_size: platform.config().page_size,
+            simulated: platform.is_simulated(),
+            checked_slots: has_minimum || hardening.clear_on_free,
+            heap: Heap::new(Arc::clone(&platform), window, seed, settings),
+            raw_owned: RawOwned::default(),
+            retired: Retired::new(hardening.late_bytes),
+            hardening,
+            global: self.global,
+            pages: Arc::new(pages),
+            placement: self.placement,
+            min_entropy: self.min_entropy,
+            floor: self.floor,
+            window,
+            code: SpinLock::default(),
         })
     }
 }

@@ -16,6 +16,7 @@ use crate::alloc::allocator::LowAllocator;
 use crate::alloc::builder::Builder;
 use crate::alloc::containers::abort;
 use crate::alloc::error::Misuse;
+use crate::alloc::fork;
 use crate::alloc::statistics::Statistics;
 
 thread_local! {
@@ -32,12 +33,12 @@ pub struct LowGlobal {
 }
 
 /// That this thread is inside; ends with it.
-struct Entered;
+pub(crate) struct Entered;
 
 impl Entered {
     /// `None` if it is inside already.
     #[inline]
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         INSIDE.with(|inside| {
             if inside.get() {
                 return None;
@@ -82,8 +83,16 @@ impl LowGlobal {
 
     #[inline]
     fn low(&self) -> Option<&LowAllocator> {
-        let low = self.low.get_or_init(|| (self.settings)().build().ok());
-        low.as_ref()
+        match self.low.get() {
+            Some(low) => low.as_ref(),
+            None => self.build(),
+        }
+    }
+
+    #[cold]
+    fn build(&self) -> Option<&LowAllocator> {
+        let build = || (self.settings)().behind_global().build().ok();
+        fork::uninterrupted(|| self.low.get_or_init(build).as_ref())
     }
 
     #[inline]

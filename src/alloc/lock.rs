@@ -1,17 +1,22 @@
-//! A spinning lock for the small-block pools: one atomic operation to take it, a store to leave it.
+//! The lock of everything in this layer: one atomic operation to take it, a store to leave it.
 //!
-//! parking_lot's needs an atomic operation to leave too, and may allocate when it parks, which a
-//! global allocator cannot have. What it guards is short but for the mapping of an arena (a few
-//! microseconds), during which those who wait yield the processor.
+//! A global allocator needs one that never allocates, and `fork` one that the child can leave
+//! although the threads that waited for it are gone. parking_lot's parks in a table that allocates
+//! and has locks of its own, which a fork may catch taken. What this one guards is short but for
+//! the mapping of an arena (some microseconds), during which those who wait yield, then sleep.
+//!
+//! Invariant: the value is reached by the one who took the lock, until he leaves it.
 
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::sync::{AtomicBool, Ordering, UnsafeCell, rest, spin_loop, yield_now};
 
 /// Rounds of waiting before the processor is yielded.
 const SPINS: u32 = 60;
+/// Yields before sleeping: a thread of higher priority would otherwise keep the holder from running.
+const YIELDS: u32 = 100;
 
 /// A value behind a spinning lock.
 pub(crate) struct SpinLock<T> {
@@ -24,7 +29,7 @@ pub(crate) struct SpinLock<T> {
 unsafe impl<T: Send> Sync for SpinLock<T> {}
 
 impl<T> SpinLock<T> {
-    pub(crate) const fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self {
             locked: AtomicBool::new(false),
             value: UnsafeCell::new(value),
@@ -37,10 +42,7 @@ impl<T> SpinLock<T> {
         if self.locked.swap(true, Ordering::Acquire) {
             None
         } else {
-            Some(SpinGuard {
-                lock: self,
-                unique: PhantomData,
-            })
+            Some(self.guard())
         }
     }
 
@@ -55,6 +57,7 @@ impl<T> SpinLock<T> {
 
     #[cold]
     fn wait(&self) -> SpinGuard<'_, T> {
+        let mut yields = 0;
         loop {
             for _ in 0..SPINS {
                 if !self.locked.load(Ordering::Relaxed)
@@ -62,10 +65,38 @@ impl<T> SpinLock<T> {
                 {
                     return guard;
                 }
-                std::hint::spin_loop();
+                spin_loop();
             }
-            std::thread::yield_now();
+            if yields < YIELDS {
+                yields += 1;
+                yield_now();
+            } else {
+                rest();
+            }
         }
+    }
+
+    /// The guard that was given up by [`SpinGuard::keep`].
+    ///
+    /// # Safety
+    /// The caller (a child counts as its parent) gave it up and has not taken it back.
+    pub(crate) unsafe fn resume(&self) -> SpinGuard<'_, T> {
+        self.guard()
+    }
+
+    /// Whoever calls it holds the lock and has no other guard.
+    #[inline]
+    fn guard(&self) -> SpinGuard<'_, T> {
+        SpinGuard {
+            lock: self,
+            unique: PhantomData,
+        }
+    }
+}
+
+impl<T: Default> Default for SpinLock<T> {
+    fn default() -> Self {
+        Self::new(T::default())
     }
 }
 
@@ -85,22 +116,31 @@ pub(crate) struct SpinGuard<'a, T> {
     unique: PhantomData<&'a mut T>,
 }
 
+impl<T> SpinGuard<'_, T> {
+    /// Stays locked until [`SpinLock::resume`]: over a fork.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl<T> Deref for SpinGuard<'_, T> {
     type Target = T;
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: a reference needs that nobody writes the value: this guard is the only one.
-        unsafe { &*self.lock.value.get() }
+        let value = self.lock.value.get();
+        // SAFETY: `as_ref` needs that nobody writes the value: this guard is the only one.
+        unsafe { value.as_ref() }
     }
 }
 
 impl<T> DerefMut for SpinGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: a unique reference needs that nobody else reaches the value: this guard is the
-        // only one, and it is borrowed exclusively.
-        unsafe { &mut *self.lock.value.get() }
+        let value = self.lock.value.get_mut();
+        // SAFETY: `as_mut` needs that nobody else reaches the value: this guard is the only one,
+        // and it is borrowed exclusively.
+        unsafe { value.as_mut() }
     }
 }
 

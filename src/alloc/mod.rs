@@ -36,6 +36,7 @@ mod claim;
 mod code_arena;
 mod containers;
 mod exact;
+mod fork;
 mod heap;
 mod lock;
 mod own;
@@ -43,6 +44,7 @@ mod page_index;
 mod pages;
 mod raw;
 mod slots;
+mod sync;
 mod tier;
 
 pub use allocator::{LowAllocator, MapRequest};

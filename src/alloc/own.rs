@@ -12,12 +12,12 @@
 use std::sync::Arc;
 
 use low2g_platform::{AddrRange, Platform, Protection};
-use parking_lot::Mutex;
 
 use crate::alloc::allocator::{LowAllocator, MapRequest, whole_pages};
 use crate::alloc::certificate::Certificate;
 use crate::alloc::error::AllocError;
 use crate::alloc::heap::Quarantine;
+use crate::alloc::lock::SpinLock;
 use crate::alloc::mapping::Mapping;
 use crate::alloc::space::Kind;
 
@@ -46,7 +46,7 @@ impl Own {
 /// Freed blocks that are not given back yet.
 #[derive(Debug)]
 pub(crate) struct Retired {
-    waiting: Mutex<(Quarantine<Mapping>, u64)>,
+    waiting: SpinLock<(Quarantine<Mapping>, u64)>,
     /// Bytes of address space that may wait; 0 for no quarantine.
     most_bytes: u64,
 }
@@ -57,7 +57,7 @@ const WAITING: usize = 32;
 impl Retired {
     pub(crate) fn new(most_bytes: u64) -> Self {
         Self {
-            waiting: Mutex::new((Quarantine::new(WAITING), 0)),
+            waiting: SpinLock::new((Quarantine::new(WAITING), 0)),
             most_bytes,
         }
     }
@@ -79,6 +79,18 @@ impl Retired {
             out.push(mapping);
         }
         out
+    }
+
+    /// Takes the lock, to keep it over a fork.
+    pub(crate) fn lock_for_fork(&self) {
+        self.waiting.lock().keep();
+    }
+
+    /// # Safety
+    /// `lock_for_fork` was called, and this not since.
+    pub(crate) unsafe fn unlock_after_fork(&self) {
+        // SAFETY: resume needs a guard that was kept: by lock_for_fork, the caller says.
+        drop(unsafe { self.waiting.resume() });
     }
 
     /// Gives all back.

@@ -12,9 +12,9 @@
 use std::sync::Arc;
 
 use low2g_platform::{AddrRange, ClaimError, Holder, Platform, PlatformError, Protection, Region};
-use parking_lot::Mutex;
 
 use crate::alloc::error::AllocError;
+use crate::alloc::lock::SpinLock;
 use crate::alloc::random::Random;
 use crate::alloc::space::{Owner, Space};
 use crate::alloc::statistics::Statistics;
@@ -34,7 +34,7 @@ pub(crate) struct Pages {
     brk_room: Option<u64>,
     /// Bytes of mappings that may be held.
     byte_limit: u64,
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: SpinLock<State>,
 }
 
 /// What the lock protects.
@@ -72,7 +72,7 @@ impl Pages {
             platform,
             brk_room,
             byte_limit,
-            state: Mutex::new(State {
+            state: SpinLock::new(State {
                 space: Space::default(),
                 random,
                 statistics: Statistics::default(),
@@ -210,7 +210,7 @@ impl Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         // Every mapping holds this alive, so only refused releases can be left.
-        for range in std::mem::take(&mut self.state.get_mut().stuck) {
+        for range in std::mem::take(&mut self.state.lock().stuck) {
             // SAFETY: release needs a claim to which nothing refers: as in `retry_stuck`.
             let _ = unsafe { self.platform.release(range) };
         }

@@ -3,16 +3,16 @@
 
 use hashbrown::HashMap;
 use low2g_platform::AddrRange;
-use parking_lot::Mutex;
 
 use crate::alloc::allocator::LowAllocator;
 use crate::alloc::error::{AllocError, Misuse};
+use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
 use crate::alloc::slots::class_of;
 use crate::alloc::space::{Kind, Owner};
 
 /// Blocks with pages of their own that were handed out by address.
-pub(crate) type RawOwned = Mutex<HashMap<u64, Own>>;
+pub(crate) type RawOwned = SpinLock<HashMap<u64, Own>>;
 
 /// What lies at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -161,6 +161,9 @@ pub struct LinkOptions {
     pub scatter: bool,
     /// Whether debuggers are told.
     pub debugger: Debugger,
+    /// Hidden symbols are seen by other links and may come from them: for one that makes a shared
+    /// object of many links (LLVM ORC), to which alone they are hidden.
+    pub share_hidden: bool,
     /// Keep a row a relocation for the report.
     pub record: bool,
 }

@@ -52,6 +52,16 @@ pub enum CodeModel {
     Large,
 }
 
+impl std::fmt::Display for CodeModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Large => "large",
+        })
+    }
+}
+
 impl std::str::FromStr for CodeModel {
     type Err = String;
 

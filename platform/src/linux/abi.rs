@@ -6,26 +6,7 @@
 //! linux/memfd.h, linux/fcntl.h, linux/fs.h), values of x86-64 and aarch64,
 //! which agree in all of these except `MAP_32BIT` (x86-64 only).
 
-/// A raw error number of the kernel, as `-errno` gives it, positive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Errno(pub i32);
-
-macro_rules! errnos {
-    ($($name:ident = $code:literal, $words:literal;)*) => {
-        impl Errno {
-            $(#[doc = $words] pub const $name: Self = Self($code);)*
-
-            /// The kernel's name for it and what it means; empty for a code not in the table.
-            #[must_use]
-            pub const fn words(self) -> &'static str {
-                match self.0 {
-                    $($code => concat!(stringify!($name), ", ", $words),)*
-                    _ => "",
-                }
-            }
-        }
-    };
-}
+use crate::errno::errnos;
 
 errnos! {
     EPERM = 1, "operation not permitted";
@@ -46,15 +27,6 @@ errnos! {
     ENOSYS = 38, "the kernel has no such call";
     EOVERFLOW = 75, "value too large";
     EOPNOTSUPP = 95, "not supported";
-}
-
-impl std::fmt::Display for Errno {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.words() {
-            "" => write!(f, "errno {}", self.0),
-            words => f.write_str(words),
-        }
-    }
 }
 
 /// `PROT_NONE`

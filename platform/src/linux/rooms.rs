@@ -4,10 +4,10 @@
 //! Invariant: only free space is added, and only what growth can reach.
 
 use super::abi;
-use super::survey::region;
 use super::{LinuxPlatform, Syscalls};
-use crate::contract::{Holder, Region};
+use crate::contract::Region;
 use crate::range::{AddrRange, align_down, align_up};
+use crate::regions::{add_room_above, add_room_below};
 
 /// Bytes the kernel keeps free below a stack that grows (`stack_guard_gap`, 256 pages of 4 KiB).
 const STACK_GUARD_GAP: u64 = 1 << 20;
@@ -47,36 +47,5 @@ impl<S: Syscalls> LinuxPlatform<S> {
         );
         let room = AddrRange::new(bottom, top)?;
         (top != 0 && room.overlaps(within)).then_some(room)
-    }
-}
-
-/// Adds `room` from its start up to the next region, where growth would end anyway.
-fn add_room_above(room: AddrRange, within: AddrRange, out: &mut Vec<Region>) {
-    let Some(room) = room.intersection(within) else {
-        return;
-    };
-    let next = out.partition_point(|held| held.range.end() <= room.start());
-    let end = out.get(next).map_or(room.end(), |held| held.range.start());
-    if let Some(free) = AddrRange::new(room.start(), end.min(room.end())) {
-        insert(next, free, Holder::Brk, out);
-    }
-}
-
-/// Adds `room` from the region that holds its end (a stack) down to the region below that.
-fn add_room_below(room: AddrRange, within: AddrRange, out: &mut Vec<Region>) {
-    let stack = out.partition_point(|held| held.range.end() < room.end());
-    let top = out
-        .get(stack)
-        .map_or(within.end(), |held| held.range.start());
-    let below = stack.checked_sub(1).and_then(|below| out.get(below));
-    let bottom = below.map_or(within.start(), |held| held.range.end());
-    if let Some(free) = AddrRange::new(bottom.max(room.start()), top.min(within.end())) {
-        insert(stack, free, Holder::Stack, out);
-    }
-}
-
-fn insert(at: usize, free: AddrRange, holder: Holder, out: &mut Vec<Region>) {
-    if !free.is_empty() {
-        out.insert(at, region(free, holder));
     }
 }

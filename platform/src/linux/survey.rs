@@ -16,9 +16,10 @@ use super::abi::{self, Errno, ProcmapQuery};
 use super::files::OpenFile;
 use super::maps_text::MapsParser;
 use super::{LinuxPlatform, Syscalls, os_error};
-use crate::contract::{Holder, Region};
+use crate::contract::Region;
 use crate::error::PlatformError;
 use crate::range::AddrRange;
+use crate::regions::push_merged;
 use std::sync::atomic::Ordering;
 
 /// Mappings up to which the ioctl is the cheaper way.
@@ -120,32 +121,5 @@ impl<S: Syscalls> LinuxPlatform<S> {
                 Err(_) => return Err(failed(Errno::EINVAL)),
             }
         }
-    }
-}
-
-/// A region whose name and access were not asked for.
-pub(super) fn region(range: AddrRange, holder: Holder) -> Region {
-    Region {
-        range,
-        holder,
-        name: String::new(),
-        access: String::new(),
-    }
-}
-
-/// Appends `[start, end)` clipped to `within`, joined to the last region if they touch.
-/// The map may change between two reads; a region that starts too early is clipped as well.
-fn push_merged(within: AddrRange, start: u64, end: u64, out: &mut Vec<Region>) {
-    let last = out.last().map_or(within.start(), |last| last.range.end());
-    let start = start.max(last);
-    let end = end.min(within.end());
-    let Some(range) = AddrRange::new(start, end).filter(|range| !range.is_empty()) else {
-        return;
-    };
-    match out.last_mut() {
-        Some(previous) if previous.range.end() == start => {
-            previous.range = AddrRange::new(previous.range.start(), end).unwrap_or(range);
-        }
-        _ => out.push(region(range, Holder::Unknown)),
     }
 }

@@ -1,6 +1,7 @@
 //! What every simulated operating system has: an address space, randomness, planned failures.
 
-use super::space::Space;
+use super::space::{Owner, SimMapping, Space};
+use crate::range::AddrRange;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -74,5 +75,26 @@ impl SimKernel {
 
     pub(super) fn fill(&mut self, buffer: &mut [u8]) {
         self.rng.fill(buffer);
+    }
+
+    /// Somebody else in the process maps `range` if it is free; whether it was.
+    pub(super) fn occupy(&mut self, range: AddrRange, prot: i32) -> bool {
+        let free = self.space.is_free(range);
+        if free {
+            let mapping = SimMapping::private(range, prot, Owner::Process);
+            self.space.insert(mapping);
+        }
+        free
+    }
+
+    /// In `per_mille` of 1,000 cases, another thread maps one of the units of a free `range`,
+    /// `unit` bytes long, just before the backend does.
+    pub(super) fn steal(&mut self, range: AddrRange, unit: u64, per_mille: u64, prot: i32) {
+        let quicker = self.below(1000) < per_mille;
+        if quicker && self.space.is_free(range) {
+            let at = range.start() + self.below(range.len() / unit) * unit;
+            let taken = AddrRange::at(at, unit).expect("within the range");
+            self.occupy(taken, prot);
+        }
     }
 }

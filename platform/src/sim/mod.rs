@@ -7,14 +7,19 @@
 //!
 //! Invariant: the same seed and the same calls give the same answers.
 
+mod controls;
+pub mod freebsd;
 mod kernel;
 pub mod linux;
 mod space;
 
+pub use controls::Simulated;
+pub use freebsd::{FreeBsdOptions, MapExcl, SimFreeBsd};
 pub use kernel::SimKernel;
 pub use linux::{LowMemory, Map32Bit, SimLinux, SimOptions};
 pub use space::{Owner, SimMapping};
 
+use crate::freebsd::FreeBsdPlatform;
 use crate::linux::{LinuxPlatform, Options};
 
 /// The Linux backend on a simulated kernel.
@@ -31,6 +36,24 @@ impl LinuxPlatform<SimLinux> {
     /// The simulated kernel below, to inspect it and to inject trouble.
     #[must_use]
     pub fn kernel(&self) -> &SimLinux {
+        self.syscalls()
+    }
+}
+
+/// The FreeBSD backend on a simulated kernel.
+///
+/// # Panics
+/// The options leave no room for the backend's probing pages.
+#[must_use]
+pub fn freebsd(options: FreeBsdOptions) -> FreeBsdPlatform<SimFreeBsd> {
+    FreeBsdPlatform::new(SimFreeBsd::new(options), crate::freebsd::Options::default())
+        .expect("the simulated kernel has room for a probing page")
+}
+
+impl FreeBsdPlatform<SimFreeBsd> {
+    /// The simulated kernel below, to inspect it and to inject trouble.
+    #[must_use]
+    pub fn kernel(&self) -> &SimFreeBsd {
         self.syscalls()
     }
 }

@@ -29,6 +29,8 @@ pub struct SimMapping {
     pub shared: Option<(u64, u64)>,
     /// Whether it may ever become writable.
     pub may_write: bool,
+    /// The access it may ever have, where the personality's system keeps one.
+    pub max_prot: i32,
     /// Whether a child gets it.
     pub inherited: bool,
     /// Whether it is final (`mseal`).
@@ -45,6 +47,7 @@ impl SimMapping {
             name: "",
             shared: None,
             may_write: true,
+            max_prot: !0,
             inherited: true,
             sealed: false,
         }

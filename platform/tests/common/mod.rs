@@ -4,12 +4,28 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod suite;
+
 use low2g_platform::{AddrRange, ClaimError, Platform, PlatformError, Protection, Region};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 
-/// Bytes of a page of every system that these tests run on.
+/// Bytes of a page of the Linux systems that these tests run on.
 pub(crate) const PAGE: u64 = 4096;
+
+thread_local! {
+    static UNIT: std::cell::Cell<u64> = const { std::cell::Cell::new(PAGE) };
+}
+
+/// Bytes of what [`pages`] counts in: the step between addresses at which a system maps.
+pub(crate) fn unit() -> u64 {
+    UNIT.get()
+}
+
+/// This test counts in the step of `platform` from here on.
+pub(crate) fn count_in_units_of(platform: &dyn Platform) {
+    UNIT.set(platform.config().granularity);
+}
 
 /// The first 4 GiB.
 pub(crate) const LOW: AddrRange = range(0, 1 << 32);
@@ -22,9 +38,9 @@ pub(crate) const fn range(start: u64, end: u64) -> AddrRange {
     AddrRange::new(start, end).expect("bounds in order")
 }
 
-/// `count` pages from page `first` of `area`.
+/// `count` pages (see [`unit`]) from page `first` of `area`.
 pub(crate) fn pages(area: AddrRange, first: u64, count: u64) -> AddrRange {
-    let pages = AddrRange::at(area.start() + first * PAGE, count * PAGE).expect("small");
+    let pages = AddrRange::at(area.start() + first * unit(), count * unit()).expect("small");
     assert!(area.encloses(pages), "the test uses pages of its own area");
     pages
 }
@@ -113,10 +129,10 @@ pub(crate) fn survey(platform: &dyn Platform, within: AddrRange) -> Vec<Region> 
 
 /// Access of each page of `area`; empty where nothing is mapped.
 pub(crate) fn access_by_page(platform: &dyn Platform, area: AddrRange) -> Vec<String> {
-    let mut pages = vec![String::new(); usize::try_from(area.len() / PAGE).expect("small")];
+    let mut pages = vec![String::new(); usize::try_from(area.len() / unit()).expect("small")];
     for region in platform.describe(area).expect("the map can be read") {
-        let first = usize::try_from((region.range.start() - area.start()) / PAGE).expect("small");
-        let count = usize::try_from(region.range.len() / PAGE).expect("small");
+        let first = usize::try_from((region.range.start() - area.start()) / unit()).expect("small");
+        let count = usize::try_from(region.range.len() / unit()).expect("small");
         for page in &mut pages[first..first + count] {
             page.clone_from(&region.access);
         }

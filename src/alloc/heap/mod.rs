@@ -69,6 +69,8 @@ type Shard = [SpinLock<Pool>; CLASSES];
 #[derive(Debug)]
 pub(crate) struct Heap {
     shards: [OnceLock<Box<Shard>>; SHARDS],
+    /// Taken while a shard is made, so that a fork finds it whole or not at all.
+    making: SpinLock<()>,
     index: PageIndex,
     platform: Arc<dyn Platform>,
     /// What the pools' streams are derived from.
@@ -85,6 +87,7 @@ impl Heap {
     ) -> Self {
         Self {
             shards: std::array::from_fn(|_| OnceLock::new()),
+            making: SpinLock::default(),
             index: PageIndex::new(window, platform.config().page_size),
             platform,
             seed,
@@ -151,10 +154,18 @@ impl Heap {
 
     #[inline]
     fn pool(&self, shard: usize, class: usize) -> &SpinLock<Pool> {
-        &self.shards[shard].get_or_init(|| self.new_shard(shard))[class]
+        match self.shards[shard].get() {
+            Some(pools) => &pools[class],
+            None => &self.make_shard(shard)[class],
+        }
     }
 
     #[cold]
+    fn make_shard(&self, shard: usize) -> &Shard {
+        let _making = self.making.lock();
+        self.shards[shard].get_or_init(|| self.new_shard(shard))
+    }
+
     fn new_shard(&self, shard: usize) -> Box<Shard> {
         let settings = &self.settings;
         Box::new(std::array::from_fn(|class| {
@@ -272,6 +283,24 @@ impl Heap {
     fn pools(&self) -> impl Iterator<Item = &SpinLock<Pool>> {
         let shards = self.shards.iter().filter_map(OnceLock::get);
         shards.flat_map(|shard| shard.iter())
+    }
+
+    /// Takes every lock, to keep it over a fork.
+    pub(crate) fn lock_for_fork(&self) {
+        self.making.lock().keep();
+        self.pools().for_each(|pool| pool.lock().keep());
+    }
+
+    /// # Safety
+    /// `lock_for_fork` was called, and this not since.
+    pub(crate) unsafe fn unlock_after_fork(&self) {
+        for pool in self.pools() {
+            // SAFETY: resume needs a guard that was kept: by lock_for_fork, the caller says, since
+            // when no shard was made.
+            drop(unsafe { pool.resume() });
+        }
+        // SAFETY: as above.
+        drop(unsafe { self.making.resume() });
     }
 
     /// Bytes of arenas, and of used slots.

@@ -20,6 +20,7 @@ mod files;
 mod placing;
 mod rules;
 
+use super::controls::controls;
 use super::kernel::SimKernel;
 use super::space::{Owner, SimMapping};
 use crate::linux::abi::{self, Errno};
@@ -200,60 +201,12 @@ impl SimLinux {
         }
     }
 
-    /// All mappings, ascending.
-    #[must_use]
-    pub fn mappings(&self) -> Vec<SimMapping> {
-        self.state.lock().kernel.space.iter().cloned().collect()
-    }
-
-    /// The mappings that the backend made and has not released.
-    #[must_use]
-    pub fn leaked(&self) -> Vec<SimMapping> {
-        let mut mappings = self.mappings();
-        mappings.retain(|mapping| mapping.owner == Owner::Backend);
-        mappings
-    }
-
-    /// Descriptors that the backend opened and has not closed.
-    #[must_use]
-    pub fn open_files(&self) -> usize {
-        self.state.lock().files.len()
-    }
-
-    /// System calls made so far.
-    #[must_use]
-    pub fn calls(&self) -> u64 {
-        self.state.lock().kernel.calls()
-    }
-
-    /// Lets `after` more calls pass and the next one fail with `errno`, once.
-    pub fn fail_call(&self, after: u64, errno: Errno) {
-        self.state.lock().kernel.plan(None, after, errno.0);
-    }
-
-    /// As [`SimLinux::fail_call`], counting only the call of this name (`munmap`).
-    pub fn fail_named(&self, call: &'static str, after: u64, errno: Errno) {
-        self.state.lock().kernel.plan(Some(call), after, errno.0);
-    }
-
-    /// Forgets the failures that have not come yet.
-    pub fn clear_faults(&self) {
-        self.state.lock().kernel.clear_faults();
-    }
-
-    /// Another thread maps `range`; whether it was free.
-    pub fn occupy(&self, range: AddrRange) -> bool {
-        let space = &mut self.state.lock().kernel.space;
-        let free = space.is_free(range);
-        if free {
-            let prot = abi::PROT_READ | abi::PROT_WRITE;
-            space.insert(SimMapping::private(range, prot, Owner::Process));
-        }
-        free
-    }
-
     /// Whether the kernel is at least this version.
     fn since(&self, major: u16, minor: u16) -> bool {
         self.options.kernel >= (major, minor)
     }
 }
+
+controls!(SimLinux, Errno, abi::PROT_READ | abi::PROT_WRITE, |state| {
+    state.files.len()
+});

@@ -117,19 +117,12 @@ impl SimLinux {
 
     /// Another thread maps one page of a free range just before us.
     fn steal(&self, state: &mut State, range: AddrRange) {
-        let page = self.options.page_size;
-        let quicker = state.kernel.below(1000) < self.options.thief_per_mille;
-        if quicker
-            && range.start() >= self.options.mmap_min_addr
-            && state.kernel.space.is_free(range)
-        {
-            let at = range.start() + state.kernel.below(range.len() / page) * page;
-            let taken = AddrRange::at(at, page).expect("within the range");
+        if range.start() >= self.options.mmap_min_addr {
             let prot = abi::PROT_READ | abi::PROT_WRITE;
+            let per_mille = self.options.thief_per_mille;
             state
                 .kernel
-                .space
-                .insert(SimMapping::private(taken, prot, Owner::Process));
+                .steal(range, self.options.page_size, per_mille, prot);
         }
     }
 

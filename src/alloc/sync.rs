@@ -1,0 +1,58 @@
+//! What the lock is built from: the standard library's atomics and cell, under the names that
+//! loom's have, so that `tests/loom.rs` can compile `lock.rs` against loom's and try every
+//! interleaving.
+
+pub(crate) use std::hint::spin_loop;
+pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
+pub(crate) use std::thread::yield_now;
+
+use std::time::Duration;
+
+/// A value that is reached through pointers.
+#[derive(Debug)]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+/// The address of a cell's value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pointer<T>(*mut T);
+
+impl<T> UnsafeCell<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    /// To read the value.
+    #[inline]
+    pub(crate) fn get(&self) -> Pointer<T> {
+        Pointer(self.0.get())
+    }
+
+    /// To read and write the value.
+    #[inline]
+    pub(crate) fn get_mut(&self) -> Pointer<T> {
+        Pointer(self.0.get())
+    }
+}
+
+impl<T> Pointer<T> {
+    /// # Safety
+    /// The cell outlives the reference, and nobody writes the value meanwhile.
+    #[inline]
+    pub(crate) unsafe fn as_ref<'a>(self) -> &'a T {
+        // SAFETY: a reference needs a value that lives and is not written: the caller's promise.
+        unsafe { &*self.0 }
+    }
+
+    /// # Safety
+    /// The cell outlives the reference, and nobody else reaches the value meanwhile.
+    #[inline]
+    pub(crate) unsafe fn as_mut<'a>(self) -> &'a mut T {
+        // SAFETY: a unique reference needs that nobody else reaches the value: the caller's promise.
+        unsafe { &mut *self.0 }
+    }
+}
+
+/// Gives the processor up for a moment, also to threads of lower priority.
+pub(crate) fn rest() {
+    std::thread::sleep(Duration::from_micros(50));
+}

@@ -13,10 +13,12 @@
 //! ```
 
 mod apply;
+mod debugger;
 mod engine;
 mod error;
 mod exits;
 mod export;
+mod externals;
 mod far;
 mod header;
 mod host;
@@ -27,10 +29,12 @@ pub mod island;
 mod layout;
 mod linked;
 mod locate;
+mod mirrors;
 mod module;
 mod object;
 mod options;
 mod own;
+mod pending;
 mod process;
 mod relax;
 mod relocate;
@@ -43,6 +47,7 @@ mod site;
 mod symbols;
 mod thin;
 pub mod tls;
+mod unresolved;
 mod unwind;
 mod value;
 
@@ -53,9 +58,11 @@ pub use howto::{Check, Formula, Howto, Width, howto};
 pub use input::Input;
 pub use linked::{Linked, PlacedSection};
 pub use module::{Arguments, Export, Module};
-pub use options::{FarData, LinkOptions, Pin, Relax, SectionName, parse_addr};
+pub use options::{Debugger, FarData, LinkOptions, Pin, Relax, SectionName, parse_addr};
+pub use pending::Pending;
 pub use process::{LibraryError, ProcessSymbols};
 pub use relocate::Placed;
 pub use resolve::{Chain, Definitions, ExternalKind, ExternalSymbol, SymbolResolver};
 pub use session::{Session, SessionError};
+pub use unresolved::Undefined;
 pub use unwind::{FrameProblem, FrameWarning, unwinding_is_supported};

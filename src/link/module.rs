@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 
 use crate::place::{Finalized, PlaceError, SectionKind};
 
+use super::debugger::Description;
 use super::exits::ExitScope;
 use super::host::{self, default_signals, environment};
 use super::init::InitLists;
-use super::resolve::{ExternalKind, ExternalSymbol};
-use super::tls::{Runtime, address_of};
+use super::resolve::ExternalSymbol;
+use super::tls::Runtime;
 use super::unwind::{FrameWarning, Frames};
 
 /// A symbol that a module offers.
@@ -41,8 +42,11 @@ pub(crate) struct PendingIfunc {
 #[derive(Debug, Default)]
 pub(crate) struct Life {
     pub(crate) frames: Frames,
+    pub(crate) description: Description,
     /// What its `__dso_handle` stands for; 0 if it has no sections.
     pub(crate) dso_handle: u64,
+    /// Copies of the host's constants that it shares with other modules.
+    pub(crate) mirrors: Vec<Arc<Finalized>>,
 }
 
 /// A loaded module. Dropping it runs its destructors and unmaps it; modules that use its
@@ -96,9 +100,8 @@ impl Module {
     #[must_use]
     pub fn thread_local(&self, name: &str) -> Option<Export> {
         let &(offset, size) = self.tls.variables.get(name)?;
-        self.tls.carrier.as_ref()?;
-        // SAFETY: the carrier is loaded and its block holds the variable.
-        let addr = unsafe { address_of(self.tls.module, offset) }?;
+        // SAFETY: the module is loaded and its block holds the variable.
+        let addr = unsafe { self.tls.block?.address(offset) }?;
         Some(Export {
             addr,
             size,
@@ -109,13 +112,8 @@ impl Module {
     /// The thread-local variable `name` for other links.
     #[must_use]
     pub fn thread_local_symbol(&self, name: &str) -> Option<ExternalSymbol> {
-        let &(addr, size) = self.tls.variables.get(name)?;
-        self.tls.carrier.as_ref()?;
-        let kind = ExternalKind::ModuleTls {
-            module: self.tls.module,
-            block: self.tls.block,
-        };
-        Some(ExternalSymbol { addr, size, kind })
+        let &(offset, size) = self.tls.variables.get(name)?;
+        Some(self.tls.block?.symbol(offset, size))
     }
 
     /// Leaves all to the last pending destructor of a thread-local object, if there is one.
@@ -190,6 +188,7 @@ impl Module {
             return Ok(());
         }
         self.life.frames.register();
+        self.life.description.register();
         self.exits = self.exit_scope();
         for ifunc in std::mem::take(&mut self.ifuncs) {
             // SAFETY: the caller runs the objects' code; the address is that of an
@@ -306,6 +305,9 @@ impl Drop for Module {
         // Destructors of the module may have made thread-local objects.
         self.park();
         self.life.frames.withdraw();
+        self.life.description.withdraw();
+        // No code is left that reads them.
+        self.life.mirrors.clear();
         // Before the memory goes: another module may get its address, and so its handle.
         self.tls.destructors = None;
     }

@@ -1,8 +1,7 @@
 //! Steps of a link with memory: copy, apply, second pass, protect.
 
+use std::sync::Arc;
 use std::time::Instant;
-
-use hashbrown::HashMap;
 
 use crate::place::{InFlight, PlaceError, Placer};
 
@@ -12,6 +11,7 @@ use super::error::{LinkError, LinkFailure, Place};
 use super::far::Plan;
 use super::layout::Layout;
 use super::linked::Linked;
+use super::mirrors::{Mirrors, Shared};
 use super::options::LinkOptions;
 use super::site::input_error;
 use super::symbols::to_index;
@@ -42,6 +42,9 @@ pub struct Placed<'d> {
     pub(crate) own: Own,
     pub(crate) rows: Vec<Row>,
     pub(crate) tls: tls::State,
+    /// Where mirrors are if links share them.
+    pub(crate) mirrors: Option<Arc<Mirrors>>,
+    pub(crate) shared: Shared,
     /// Whether this process's dynamic linker is asked for thread-local storage.
     pub(crate) process: bool,
 }
@@ -52,7 +55,16 @@ impl<'d> Link<'d> {
     /// # Errors
     /// Undefined symbols, sections that cannot be placed.
     pub fn place(mut self, placer: &Placer) -> Result<Placed<'d>, LinkFailure> {
-        self.settle()?;
+        self.tables.settle()?;
+        self.place_unresolved(placer)
+    }
+
+    /// As [`Link::place`], while symbols may still be undefined: the addresses of the objects' own
+    /// are known then ([`Placed::exports`]), and [`Placed::resolve`] takes the rest.
+    ///
+    /// # Errors
+    /// Sections that cannot be placed.
+    pub fn place_unresolved(mut self, placer: &Placer) -> Result<Placed<'d>, LinkFailure> {
         let start = Instant::now();
         let dry_run = matches!(placer, Placer::DryRun { .. });
         let layout = Layout::new(&mut self.tables, &self.clusters, self.options, dry_run)?;
@@ -81,8 +93,18 @@ impl<'d> Link<'d> {
             own: Own::default(),
             rows: Vec::new(),
             tls: tls::State::default(),
+            mirrors: self.mirrors.filter(|_| is_below_2g(placer)),
+            shared: Shared::default(),
             process,
         })
+    }
+}
+
+/// Whether all that `placer` places fits 32-bit words of either kind, also what another link placed.
+fn is_below_2g(placer: &Placer) -> bool {
+    match placer {
+        Placer::Mapped { allocator, .. } => allocator.window().end() <= 1 << 31,
+        Placer::DryRun { .. } => false,
     }
 }
 
@@ -118,6 +140,7 @@ impl<'d> Placed<'d> {
     /// # Errors
     /// Relocations that do not fit or have no meaning here.
     pub fn relocate(mut self) -> Result<Self, LinkFailure> {
+        self.tables.settle()?;
         let start = Instant::now();
         self.copy();
         let copied = Instant::now();
@@ -166,33 +189,14 @@ impl<'d> Placed<'d> {
     }
 
     fn apply_direct(&mut self, out: &mut Outcome) -> Result<(), LinkFailure> {
-        let commons: HashMap<u32, u64> = self
-            .layout
-            .commons
-            .iter()
-            .map(|&(id, request)| (id, self.memory.slot(request).addr))
-            .collect();
-        let clusters: Vec<(u64, u64)> = self
-            .layout
-            .clusters
-            .iter()
-            .map(|&request| {
-                let slot = self.memory.slot(request);
-                (slot.addr, slot.addr + slot.size)
-            })
-            .collect();
-        self.tls.dso_handle = self
-            .layout
-            .reserved
-            .map(|(got, _)| self.memory.slot(got).addr)
-            .or(self.addrs.first().copied())
-            .unwrap_or(0);
+        let known = self.known();
+        self.tls.dso_handle = known.dso_handle;
         let addresses = Addresses {
             loaded: &self.addrs,
-            commons: &commons,
-            clusters: &clusters,
+            commons: &known.commons,
+            clusters: &known.clusters,
             tls_commons: &self.layout.tls.commons,
-            dso_handle: self.tls.dso_handle,
+            dso_handle: known.dso_handle,
         };
         self.globals = value::globals(&self.tables.symbols, &self.tables.objects, &addresses)?;
         let mut values = Vec::new();
@@ -248,7 +252,7 @@ impl<'d> Placed<'d> {
         let start = Instant::now();
         let Self {
             tables,
-            options: _,
+            options,
             mut phases,
             layout,
             memory,
@@ -258,6 +262,8 @@ impl<'d> Placed<'d> {
             own,
             rows,
             tls,
+            mirrors: _,
+            shared,
             process: _,
         } = self;
         let memory = memory
@@ -275,6 +281,9 @@ impl<'d> Placed<'d> {
             own,
             rows,
             tls,
+            mirrors: shared,
+            debugger: options.debugger,
+            share_hidden: options.share_hidden,
         })
     }
 }

@@ -6,7 +6,9 @@ mod alloc_support;
 use alloc_support::*;
 use low2g::alloc::{AllocError, Kind, LowAllocator, MapRequest, Placement, Reach, Step, Use};
 use low2g::platform::Protection;
-use low2g::platform::sim::{LowMemory, SimOptions};
+use low2g::platform::macos::Machine;
+use low2g::platform::sim::{FreeBsdOptions, LowMemory, MacOsOptions, MapExcl, SimOptions};
+use std::sync::Arc;
 
 #[test]
 fn no_overlap_over_many_operations() {
@@ -35,6 +37,110 @@ fn no_overlap_over_many_operations() {
             30_000,
             400,
         );
+    }
+}
+
+#[test]
+fn no_overlap_on_freebsd() {
+    let base = FreeBsdOptions::default;
+    let brk = || LowMemory::NonPie { brk: BRK };
+    let systems = [
+        FreeBsdOptions { seed: 31, ..base() },
+        FreeBsdOptions {
+            seed: 32,
+            low: brk(),
+            imply_prot_max: true,
+            ..base()
+        },
+        FreeBsdOptions {
+            seed: 33,
+            thief_per_mille: 500,
+            ..base()
+        },
+        // Nothing but hints, which are exact without randomization, and verified.
+        FreeBsdOptions {
+            seed: 34,
+            excl: MapExcl::Unknown,
+            aslr: false,
+            low: brk(),
+            ..base()
+        },
+        // Written memory cannot become executable.
+        FreeBsdOptions {
+            seed: 35,
+            exec_gain: false,
+            ..base()
+        },
+    ];
+    for options in systems {
+        for placement in [Placement::Randomized, Placement::FirstFit] {
+            let world = World::freebsd(options.clone());
+            exercise_in(&world, placement, Reach::TwoGib, 2_000, 100);
+        }
+    }
+    let world = World::freebsd(base());
+    exercise_in(&world, Placement::Kernel, Reach::TwoGib, 2_000, 100);
+}
+
+#[test]
+fn randomized_hints_leave_the_weakest_step_on_freebsd() {
+    // Without MAP_EXCL a hint lands up to 16 MiB further on, and does not count as a draw.
+    let world = World::freebsd(FreeBsdOptions {
+        excl: MapExcl::Ignored,
+        ..FreeBsdOptions::default()
+    });
+    let low = world.allocator(Placement::Randomized, Reach::TwoGib);
+    let mapping = low.map(&MapRequest::new(PAGE)).expect("MAP_32BIT works");
+    assert_eq!(mapping.certificate().step, Step::Map32bit);
+    assert!(low.window().encloses(mapping.range()));
+    drop(mapping);
+    assert_eq!(world.leaked(), []);
+}
+
+#[test]
+fn no_overlap_on_macos() {
+    let shrunk = |seed| MacOsOptions {
+        seed,
+        pagezero: 0x1_0000,
+        ..MacOsOptions::default()
+    };
+    let thief = MacOsOptions {
+        thief_per_mille: 500,
+        ..shrunk(42)
+    };
+    for options in [shrunk(41), thief] {
+        for placement in [Placement::Randomized, Placement::FirstFit] {
+            let world = World::macos(options.clone());
+            exercise_in(&world, placement, Reach::TwoGib, 2_000, 100);
+        }
+    }
+    // Near an address, on both machines as they come.
+    for machine in [Machine::X86_64, Machine::Arm64] {
+        let world = World::macos(MacOsOptions {
+            seed: 43,
+            machine,
+            ..MacOsOptions::default()
+        });
+        let near = Reach::Near(0x20_0000_0000);
+        exercise_in(&world, Placement::Randomized, near, 2_000, 100);
+    }
+}
+
+#[test]
+fn systems_without_low_memory_say_what_to_do() {
+    for (machine, words) in [
+        (Machine::X86_64, "-Wl,-pagezero_size,0x10000"),
+        (Machine::Arm64, "near an address"),
+    ] {
+        let world = World::macos(MacOsOptions {
+            machine,
+            ..MacOsOptions::default()
+        });
+        let refused = LowAllocator::builder()
+            .platform(Arc::clone(&world.platform))
+            .build();
+        let error = refused.expect_err("no low window").to_string();
+        assert!(error.contains(words), "{error}");
     }
 }
 

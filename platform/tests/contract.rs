@@ -6,7 +6,7 @@ use common::suite::{exact, hinted, suite, views};
 use common::{OnClaims, PAGE, alone, pages, range, survey};
 use low2g_platform::macos::Machine;
 use low2g_platform::sim::{FreeBsdOptions, LowMemory, MacOsOptions, SimOptions, Simulated};
-use low2g_platform::{AddrRange, Platform, Protection, linux, native, sim};
+use low2g_platform::{AddrRange, Platform, Protection, native, sim};
 
 /// Each test of the running system has an area of its own: they share one process.
 fn native_area(number: u64) -> AddrRange {
@@ -54,10 +54,11 @@ fn running_system_sealed_pages_stay() {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn running_system_shares_one_anchor() {
     let _alone = alone();
-    let first = linux::native().expect("this system has low memory");
+    let first = low2g_platform::linux::native().expect("this system has low memory");
     let claim = pages(native_area(3), 0, 1);
     first.claim_exact(claim, Protection::None).expect("free");
     first.give_back(claim).expect("ours");

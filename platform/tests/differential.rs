@@ -4,9 +4,11 @@
 //! that nobody else uses, and compared after every operation: the answer with
 //! its code, and the access of every page.
 
+#![cfg(target_os = "linux")]
+
 mod common;
 
-use common::{OnClaims, PAGE, access_by_page, pages, range, survey};
+use common::{LOW, OnClaims, PAGE, access_by_page, pages, range, survey};
 use low2g_platform::linux::{self, LinuxPlatform, Syscalls};
 use low2g_platform::sim::{self, SimOptions};
 use low2g_platform::{AddrRange, Backing, ClaimError, Platform, PlatformError, Protection};
@@ -27,6 +29,7 @@ const PROTECTIONS: [Protection; 4] = [
 enum Operation {
     ClaimExact(AddrRange, Protection),
     ClaimHinted(AddrRange, Protection),
+    ClaimLow(u64, Protection),
     ClaimView(u64, AddrRange, Protection),
     Protect(AddrRange, Protection),
     Populate(AddrRange),
@@ -73,6 +76,16 @@ fn apply<S: Syscalls>(
         Operation::ClaimHinted(at, protection) => {
             of_claim(platform.claim_hinted(at.start(), at.len(), AREA, protection))
         }
+        // Where is the kernels' choice; that it is low, kept and given back is not.
+        Operation::ClaimLow(len, protection) => {
+            let claim = platform.claim_low(len, LOW, protection);
+            if let Ok(at) = &claim {
+                assert_eq!((at.len(), at.end() <= 1 << 31), (len, true), "{at}");
+                assert!(!at.overlaps(AREA), "the kernel searches above 1 GiB");
+                platform.give_back(*at).expect("ours");
+            }
+            of_claim(claim)
+        }
         Operation::ClaimView(offset, at, protection) => {
             of_claim(platform.claim_view_exact(backing, offset, at, protection))
         }
@@ -89,7 +102,7 @@ fn draw(rng: &mut ChaCha8Rng, guards: bool) -> Operation {
     let first = rng.random_range(0..PAGES);
     let at = pages(AREA, first, rng.random_range(1..=(PAGES - first).min(8)));
     let protection = PROTECTIONS[rng.random_range(0..PROTECTIONS.len())];
-    match rng.random_range(0..10) {
+    match rng.random_range(0..11) {
         0 | 1 => Operation::ClaimExact(at, protection),
         2 => Operation::ClaimHinted(at, protection),
         3 | 4 => {
@@ -100,6 +113,7 @@ fn draw(rng: &mut ChaCha8Rng, guards: bool) -> Operation {
         6 if guards => Operation::Guard(at),
         6 => Operation::Populate(at),
         7 => Operation::Discard(at),
+        8 => Operation::ClaimLow(at.len(), protection),
         _ => Operation::Release(at),
     }
 }

@@ -1,5 +1,7 @@
 //! Sizes and numbers that only the running kernel can show.
 
+#![cfg(target_os = "linux")]
+
 mod common;
 
 use common::{ALL, LOW, OnClaims, alone, expect_no_wx, pages, range, survey};

@@ -38,7 +38,7 @@ impl<T> Pointer<T> {
     /// # Safety
     /// The cell outlives the reference, and nobody writes the value meanwhile.
     #[inline]
-    pub(crate) unsafe fn as_ref<'a>(self) -> &'a T {
+    pub(crate) unsafe fn as_ref<'a>(&self) -> &'a T {
         // SAFETY: a reference needs a value that lives and is not written: the caller's promise.
         unsafe { &*self.0 }
     }
@@ -46,7 +46,7 @@ impl<T> Pointer<T> {
     /// # Safety
     /// The cell outlives the reference, and nobody else reaches the value meanwhile.
     #[inline]
-    pub(crate) unsafe fn as_mut<'a>(self) -> &'a mut T {
+    pub(crate) unsafe fn as_mut<'a>(&self) -> &'a mut T {
         // SAFETY: a unique reference needs that nobody else reaches the value: the caller's promise.
         unsafe { &mut *self.0 }
     }

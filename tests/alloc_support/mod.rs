@@ -9,10 +9,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use low2g::alloc::{CodeBlock, LowAllocator, LowBlock, MapRequest, Mapping, Placement};
-use low2g::platform::AddrRange;
+use low2g::alloc::{CodeBlock, LowAllocator, LowBlock, MapRequest, Mapping, Placement, Reach};
 use low2g::platform::linux::LinuxPlatform;
-use low2g::platform::sim::{self, LowMemory, SimLinux, SimOptions};
+use low2g::platform::sim::{
+    self, FreeBsdOptions, LowMemory, MacOsOptions, SimLinux, SimOptions, Simulated,
+};
+use low2g::platform::{AddrRange, Platform};
 
 pub const PAGE: u64 = 4096;
 pub const MIB: u64 = 1 << 20;
@@ -112,13 +114,97 @@ impl Oracle {
     }
 }
 
+/// A backend on its simulated system.
+pub struct World {
+    pub platform: Arc<dyn Platform>,
+    pub kernel: Arc<dyn Simulated>,
+    /// What must stay clear.
+    pub kept: Option<AddrRange>,
+    /// What the backend itself keeps mapped.
+    pub own: Box<dyn Fn() -> Option<AddrRange>>,
+    pub seed: u64,
+    pub name: String,
+}
+
+impl World {
+    pub fn linux(options: SimOptions) -> Self {
+        let kept = matches!(options.low, LowMemory::NonPie { .. });
+        let (seed, name) = (options.seed, format!("Linux {:?}", options.low));
+        let platform = simulated(options);
+        let asked = Arc::clone(&platform);
+        Self {
+            kernel: Arc::new(platform.kernel().clone()),
+            kept: kept.then(|| range(BRK_ROOM.0, BRK_ROOM.1)),
+            own: Box::new(move || asked.anchor()),
+            platform,
+            seed,
+            name,
+        }
+    }
+
+    pub fn freebsd(options: FreeBsdOptions) -> Self {
+        let kept = matches!(options.low, LowMemory::NonPie { .. });
+        let (seed, name) = (options.seed, format!("FreeBSD {options:?}"));
+        let platform = sim::freebsd(options);
+        Self {
+            kernel: Arc::new(platform.kernel().clone()),
+            kept: kept.then(|| range(BRK_ROOM.0, BRK_ROOM.1)),
+            own: Box::new(|| None),
+            platform: Arc::new(platform),
+            seed,
+            name,
+        }
+    }
+
+    pub fn macos(options: MacOsOptions) -> Self {
+        let (seed, name) = (options.seed, format!("macOS {options:?}"));
+        let platform = sim::macos(options);
+        Self {
+            kernel: Arc::new(platform.kernel().clone()),
+            kept: None,
+            own: Box::new(|| None),
+            platform: Arc::new(platform),
+            seed,
+            name,
+        }
+    }
+
+    pub fn allocator(&self, placement: Placement, reach: Reach) -> LowAllocator {
+        LowAllocator::builder()
+            .bare()
+            .platform(Arc::clone(&self.platform))
+            .placement(placement)
+            .reach(reach)
+            .build()
+            .expect("the simulated system has such a window")
+    }
+
+    /// What is mapped and not the backend's own.
+    pub fn leaked(&self) -> Vec<AddrRange> {
+        let own = (self.own)();
+        let leaked = self.kernel.leaked();
+        let leaked = leaked.iter().map(|mapping| mapping.range);
+        leaked.filter(|range| Some(*range) != own).collect()
+    }
+}
+
 /// Random maps, blocks, code and drops, `operations` of them, against the oracle.
 pub fn exercise(options: SimOptions, placement: Placement, operations: u64, most_live: usize) {
-    let context = format!("seed {} {placement} {:?}", options.seed, options.low);
-    let has_brk = matches!(options.low, LowMemory::NonPie { .. });
-    let mut dice = Dice(options.seed);
-    let sim = simulated(options);
-    let low = allocator(&sim, placement);
+    let world = World::linux(options);
+    exercise_in(&world, placement, Reach::TwoGib, operations, most_live);
+}
+
+/// As [`exercise`], on any system.
+pub fn exercise_in(
+    world: &World,
+    placement: Placement,
+    reach: Reach,
+    operations: u64,
+    most_live: usize,
+) {
+    let context = format!("seed {} {placement} {}", world.seed, world.name);
+    let mut dice = Dice(world.seed);
+    let low = world.allocator(placement, reach);
     let mut oracle = Oracle::default();
     for operation in 0..operations {
         let context = format!("{context} operation {operation}");
@@ -155,15 +241,12 @@ pub fn exercise(options: SimOptions, placement: Placement, operations: u64, most
                 (range(code.exec_addr(), code.size()), Held::Code(code))
             }
         };
-        if has_brk {
-            assert!(
-                !what.overlaps(range(BRK_ROOM.0, BRK_ROOM.1)),
-                "{what} in brk's room: {context}"
-            );
+        if let Some(kept) = world.kept {
+            assert!(!what.overlaps(kept), "{what} in brk's room: {context}");
         }
         oracle.admit(what, align, window, held, &context);
     }
-    let mapped: u64 = leaked(&sim).iter().map(|range| range.len()).sum();
+    let mapped: u64 = world.leaked().iter().map(|range| range.len()).sum();
     assert_eq!(
         mapped,
         low.statistics().live_bytes,
@@ -171,8 +254,8 @@ pub fn exercise(options: SimOptions, placement: Placement, operations: u64, most
     );
     drop(oracle);
     low.trim();
-    let rest = leaked(&sim);
+    let rest = world.leaked();
     assert!(rest.is_empty(), "still mapped {rest:?}: {context}");
     assert_eq!(low.statistics().live_mappings, 0);
-    assert_eq!(sim.kernel().open_files(), 0, "{context}");
+    assert_eq!(world.kernel.open_files(), 0, "{context}");
 }

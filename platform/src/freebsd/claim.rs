@@ -123,7 +123,8 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
         }
     }
 
-    /// Private memory below 2 GiB wherever the kernel likes.
+    /// Private memory below 2 GiB wherever the kernel likes: the first hole from the bottom of
+    /// `within` upwards, plus up to 8 random bits of pages.
     pub(super) fn claim_anywhere_low(
         &self,
         len: u64,
@@ -136,7 +137,10 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
         }
         let wanted = AddrRange::at(0, len).expect("starts at 0");
         self.check(wanted);
-        match self.map_somewhere(0, len, abi::MAP_32BIT, protection) {
+        // The kernel drops hints that leave no room below 2 GiB; what comes back is then outside.
+        let bottom = self.config.low_window.as_ref().map_or(0, |low| low.start());
+        let hint = within.start().max(bottom);
+        match self.map_somewhere(hint, len, abi::MAP_32BIT, protection) {
             Ok(at) => self.keep_inside(at, wanted, within),
             Err(Errno::ENOMEM) if self.broken_limit(len).is_none() => {
                 let mut error = os_error(CALL, wanted, Errno::ENOMEM);

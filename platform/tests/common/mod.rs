@@ -1,4 +1,4 @@
-//! What the platform's tests share: ranges by page, contents of memory without unsafe code.
+//! What the platform's tests share: ranges by page, contents of memory.
 //!
 //! The fixed areas suppose a position-independent test program, which holds nothing low.
 
@@ -6,9 +6,9 @@
 
 pub(crate) mod suite;
 
-use low2g_platform::{AddrRange, ClaimError, Platform, PlatformError, Protection, Region};
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use low2g_platform::{
+    AddrRange, ClaimError, Platform, PlatformError, Protection, Region, to_usize,
+};
 
 /// Bytes of a page of the Linux systems that these tests run on.
 pub(crate) const PAGE: u64 = 4096;
@@ -46,7 +46,7 @@ pub(crate) fn pages(area: AddrRange, first: u64, count: u64) -> AddrRange {
 }
 
 /// What may be done to a claim, for tests, which name no range but those that they claimed and
-/// keep no reference into them: memory is read and written through /proc/self/mem.
+/// keep no reference into them: memory is read and written by [`poke`] and [`expect_bytes`].
 pub(crate) trait OnClaims: Platform {
     fn fill_pages(&self, range: AddrRange) -> Result<(), PlatformError> {
         // SAFETY: populate needs a claim of the caller's to which nothing refers: see the trait.
@@ -81,32 +81,28 @@ pub(crate) trait OnClaims: Platform {
 
 impl<P: Platform + ?Sized> OnClaims for P {}
 
-fn memory() -> File {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/proc/self/mem")
-        .expect("own memory opens")
-}
-
-/// Writes `bytes` at `addr` through /proc/self/mem; nothing on a simulated system.
+/// Writes `bytes` at `addr`, in pages that the test claimed and that are writable; nothing on a
+/// simulated system.
 pub(crate) fn poke(platform: &dyn Platform, addr: u64, bytes: &[u8]) {
-    if !platform.is_simulated() {
-        memory()
-            .write_all_at(bytes, addr)
-            .expect("the page is mapped");
+    if platform.is_simulated() {
+        return;
     }
+    let at = std::ptr::with_exposed_provenance_mut::<u8>(to_usize(addr));
+    // SAFETY: the test holds the pages, mapped writable, and no reference into them.
+    unsafe { at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
 }
 
-/// Asserts that `bytes` stand at `addr`; nothing on a simulated system.
+/// Asserts that `bytes` stand at `addr`, in readable pages that the test claimed; nothing on a
+/// simulated system.
 pub(crate) fn expect_bytes(platform: &dyn Platform, addr: u64, bytes: &[u8]) {
-    if !platform.is_simulated() {
-        let mut found = vec![0; bytes.len()];
-        memory()
-            .read_exact_at(&mut found, addr)
-            .expect("the page is mapped");
-        assert_eq!(found, bytes, "at {addr:#x}");
+    if platform.is_simulated() {
+        return;
     }
+    let at = std::ptr::with_exposed_provenance::<u8>(to_usize(addr));
+    let mut found = vec![0; bytes.len()];
+    // SAFETY: the test holds the pages, mapped readable, and nobody writes them meanwhile.
+    unsafe { at.copy_to_nonoverlapping(found.as_mut_ptr(), bytes.len()) };
+    assert_eq!(found, bytes, "at {addr:#x}");
 }
 
 /// What holds `within`, by the fast way.

@@ -72,9 +72,6 @@ fn a_dlopened_library_in_every_model() {
     let _alone = alone();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     for (number, model) in MODELS.iter().enumerate() {
-        if model.name.starts_with("ld") || model.name == "desc-ld" {
-            continue;
-        }
         // Fresh libraries: once touched, a block is dynamic for good.
         let name = format!("library{number}");
         let handle = open_library(folder.path(), &name, 1);

@@ -6,6 +6,8 @@ use std::fmt;
 
 use crate::place::PlaceError;
 
+use super::tls::PoolRefusal;
+
 /// A place in an input: object, section and byte offset in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -115,7 +117,7 @@ pub enum LinkError {
         reason: String,
     },
     /// The link's thread-local block needs a constant offset, and there is no room for it.
-    #[error("{}: tls: {} against {} needs static thread-local storage: the link's block is {needed} bytes aligned to {align}, of which libraries loaded late can have {available} bytes{}; start the process with GLIBC_TUNABLES=glibc.rtld.optional_static_tls={}, or compile with -ftls-model=global-dynamic",
+    #[error("{}: tls: {} against {} needs static thread-local storage: the link's block is {needed} bytes aligned to {align}, of which libraries loaded late can have {available} bytes{}, {waiting} bytes of unloaded modules wait for later ones to go, and {pool}; start the process with GLIBC_TUNABLES=glibc.rtld.optional_static_tls={}, or compile with -ftls-model=global-dynamic",
         site.at, site.r_type, site.symbol, if *.align > 64 { " aligned to 64 at most" } else { "" }, 512u64.saturating_add(*.needed))]
     StaticTls {
         /// The first relocation that needs it.
@@ -126,6 +128,10 @@ pub enum LinkError {
         align: u64,
         /// Bytes that a block loaded now could have.
         available: u64,
+        /// Bytes of unloaded modules that cannot be taken back yet.
+        waiting: u64,
+        /// Why the pool did not serve.
+        pool: PoolRefusal,
     },
     /// No memory for a section.
     #[error("{at}: memory: {source}")]

@@ -124,13 +124,17 @@ impl Layout {
     fn reserve(&mut self, tables: &Tables<'_>) {
         let (mut slots, mut stubs) = (1, 0);
         for global in &tables.symbols.list {
-            if let Definition::External(external) = global.definition {
-                slots += 1;
-                stubs += u64::from(matches!(
+            let called = match global.definition {
+                Definition::External(external) => matches!(
                     external.kind,
                     ExternalKind::Function | ExternalKind::Unknown
-                ));
-            }
+                ),
+                // Yet to be resolved.
+                Definition::Undefined => !global.thread_local,
+                _ => continue,
+            };
+            slots += 1;
+            stubs += u64::from(called);
         }
         self.reserved = Some((0, 1));
         self.requests.push(SectionRequest {

@@ -36,6 +36,8 @@ pub struct Linked<'d> {
     pub(crate) own: Own,
     pub(crate) rows: Vec<Row>,
     pub(crate) tls: tls::State,
+    /// Hidden symbols are exports too.
+    pub(crate) share_hidden: bool,
 }
 
 /// A section of a finished link.
@@ -226,7 +228,7 @@ impl Linked<'_> {
     fn variables(&self) -> HashMap<Box<str>, (u64, u64)> {
         let mut variables = HashMap::new();
         for (global, value) in self.tables.symbols.list.iter().zip(&self.globals) {
-            if !value.has(TLS) || global.is_local() {
+            if !value.has(TLS) || (global.is_local() && !self.share_hidden) {
                 continue;
             }
             let size = match global.definition {
@@ -245,7 +247,6 @@ impl Linked<'_> {
     }
 
     fn exports(&self) -> HashMap<Box<str>, Export> {
-        let mut exports = HashMap::new();
         let mut stubs: HashMap<u32, u64> = HashMap::new();
         for entry in &self.plan.entries {
             if let (Key::Global(id), Some(stub)) = (entry.key, entry.stub)
@@ -254,47 +255,57 @@ impl Linked<'_> {
                 stubs.insert(id, self.stub_addr(stub));
             }
         }
-        for (id, global) in self.tables.symbols.list.iter().enumerate() {
-            // Hidden and internal symbols are the module's own (gABI, visibility).
-            if global.is_local() {
-                continue;
-            }
-            let (Ok(id), value) = (u32::try_from(id), self.globals[id]) else {
-                continue;
-            };
-            let (size, function) = match global.definition {
-                Definition::Object { object, symbol } => {
-                    let object = &self.tables.objects[to_index(object)];
-                    let index = to_index(symbol);
-                    match object.symbols().get(index) {
-                        Some(raw) if !value.has(TLS) => {
-                            // Assembly often leaves the type out: a label in code is a function.
-                            let label =
-                                raw.st_type() == elf::STT_NOTYPE && object.is_code(index, raw);
-                            (raw.st_size(LE), value.has(FUNCTION) || label)
-                        }
-                        _ => continue,
-                    }
-                }
-                Definition::Common { size, .. } if !value.has(TLS) => (size, false),
-                _ => continue,
-            };
-            // An ifunc that nothing in the link refers to has no stub: it is not exported.
-            let addr = match stubs.get(&id) {
-                Some(&stub) => stub,
-                None if value.has(IFUNC) => continue,
-                None => value.addr,
-            };
-            let name = String::from_utf8_lossy(global.name).into();
-            exports.insert(
-                name,
-                Export {
-                    addr,
-                    size,
-                    function,
-                },
-            );
-        }
-        exports
+        exports(&self.tables, &self.globals, &stubs, self.share_hidden)
     }
+}
+
+/// What a link offers to others, thread-local variables aside. `stubs` are those of ifuncs, by global.
+pub(crate) fn exports(
+    tables: &Tables<'_>,
+    values: &[Value],
+    stubs: &HashMap<u32, u64>,
+    share_hidden: bool,
+) -> HashMap<Box<str>, Export> {
+    let mut exports = HashMap::new();
+    for (id, global) in tables.symbols.list.iter().enumerate() {
+        // Hidden and internal symbols are the module's own (gABI, visibility).
+        if global.is_local() && !share_hidden {
+            continue;
+        }
+        let (Ok(id), value) = (u32::try_from(id), values[id]) else {
+            continue;
+        };
+        let (size, function) = match global.definition {
+            Definition::Object { object, symbol } => {
+                let object = &tables.objects[to_index(object)];
+                let index = to_index(symbol);
+                match object.symbols().get(index) {
+                    Some(raw) if !value.has(TLS) => {
+                        // Assembly often leaves the type out: a label in code is a function.
+                        let label = raw.st_type() == elf::STT_NOTYPE && object.is_code(index, raw);
+                        (raw.st_size(LE), value.has(FUNCTION) || label)
+                    }
+                    _ => continue,
+                }
+            }
+            Definition::Common { size, .. } if !value.has(TLS) => (size, false),
+            _ => continue,
+        };
+        // An ifunc that nothing in the link refers to has no stub: it is not exported.
+        let addr = match stubs.get(&id) {
+            Some(&stub) => stub,
+            None if value.has(IFUNC) => continue,
+            None => value.addr,
+        };
+        let name = String::from_utf8_lossy(global.name).into();
+        exports.insert(
+            name,
+            Export {
+                addr,
+                size,
+                function,
+            },
+        );
+    }
+    exports
 }

@@ -14,8 +14,8 @@ use crate::place::{Finalized, PlaceError, SectionKind};
 use super::exits::ExitScope;
 use super::host::{self, default_signals, environment};
 use super::init::InitLists;
-use super::resolve::{ExternalKind, ExternalSymbol};
-use super::tls::{Runtime, address_of};
+use super::resolve::ExternalSymbol;
+use super::tls::Runtime;
 use super::unwind::{FrameWarning, Frames};
 
 /// A symbol that a module offers.
@@ -96,9 +96,8 @@ impl Module {
     #[must_use]
     pub fn thread_local(&self, name: &str) -> Option<Export> {
         let &(offset, size) = self.tls.variables.get(name)?;
-        self.tls.carrier.as_ref()?;
-        // SAFETY: the carrier is loaded and its block holds the variable.
-        let addr = unsafe { address_of(self.tls.module, offset) }?;
+        // SAFETY: the module is loaded and its block holds the variable.
+        let addr = unsafe { self.tls.block?.address(offset) }?;
         Some(Export {
             addr,
             size,
@@ -109,13 +108,8 @@ impl Module {
     /// The thread-local variable `name` for other links.
     #[must_use]
     pub fn thread_local_symbol(&self, name: &str) -> Option<ExternalSymbol> {
-        let &(addr, size) = self.tls.variables.get(name)?;
-        self.tls.carrier.as_ref()?;
-        let kind = ExternalKind::ModuleTls {
-            module: self.tls.module,
-            block: self.tls.block,
-        };
-        Some(ExternalSymbol { addr, size, kind })
+        let &(offset, size) = self.tls.variables.get(name)?;
+        Some(self.tls.block?.symbol(offset, size))
     }
 
     /// Leaves all to the last pending destructor of a thread-local object, if there is one.

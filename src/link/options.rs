@@ -134,6 +134,9 @@ pub struct LinkOptions {
     /// Every code section at an address drawn for it alone, instead of small ones side by side:
     /// with `-ffunction-sections`, every function. A page of memory and a mapping each.
     pub scatter: bool,
+    /// Hidden symbols are seen by other links and may come from them: for one that makes a shared
+    /// object of many links (LLVM ORC), to which alone they are hidden.
+    pub share_hidden: bool,
     /// Keep a row a relocation for the report.
     pub record: bool,
 }

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use hashbrown::HashMap;
-
 use crate::place::{InFlight, PlaceError, Placer};
 
 use super::apply::{Outcome, Row, apply};
@@ -52,7 +50,16 @@ impl<'d> Link<'d> {
     /// # Errors
     /// Undefined symbols, sections that cannot be placed.
     pub fn place(mut self, placer: &Placer) -> Result<Placed<'d>, LinkFailure> {
-        self.settle()?;
+        self.tables.settle()?;
+        self.place_unresolved(placer)
+    }
+
+    /// As [`Link::place`], while symbols may still be undefined: the addresses of the objects' own
+    /// are known then ([`Placed::exports`]), and [`Placed::resolve`] takes the rest.
+    ///
+    /// # Errors
+    /// Sections that cannot be placed.
+    pub fn place_unresolved(mut self, placer: &Placer) -> Result<Placed<'d>, LinkFailure> {
         let start = Instant::now();
         let dry_run = matches!(placer, Placer::DryRun { .. });
         let layout = Layout::new(&mut self.tables, &self.clusters, self.options, dry_run)?;
@@ -118,6 +125,7 @@ impl<'d> Placed<'d> {
     /// # Errors
     /// Relocations that do not fit or have no meaning here.
     pub fn relocate(mut self) -> Result<Self, LinkFailure> {
+        self.tables.settle()?;
         let start = Instant::now();
         self.copy();
         let copied = Instant::now();
@@ -166,33 +174,14 @@ impl<'d> Placed<'d> {
     }
 
     fn apply_direct(&mut self, out: &mut Outcome) -> Result<(), LinkFailure> {
-        let commons: HashMap<u32, u64> = self
-            .layout
-            .commons
-            .iter()
-            .map(|&(id, request)| (id, self.memory.slot(request).addr))
-            .collect();
-        let clusters: Vec<(u64, u64)> = self
-            .layout
-            .clusters
-            .iter()
-            .map(|&request| {
-                let slot = self.memory.slot(request);
-                (slot.addr, slot.addr + slot.size)
-            })
-            .collect();
-        self.tls.dso_handle = self
-            .layout
-            .reserved
-            .map(|(got, _)| self.memory.slot(got).addr)
-            .or(self.addrs.first().copied())
-            .unwrap_or(0);
+        let known = self.known();
+        self.tls.dso_handle = known.dso_handle;
         let addresses = Addresses {
             loaded: &self.addrs,
-            commons: &commons,
-            clusters: &clusters,
+            commons: &known.commons,
+            clusters: &known.clusters,
             tls_commons: &self.layout.tls.commons,
-            dso_handle: self.tls.dso_handle,
+            dso_handle: known.dso_handle,
         };
         self.globals = value::globals(&self.tables.symbols, &self.tables.objects, &addresses)?;
         let mut values = Vec::new();
@@ -248,7 +237,7 @@ impl<'d> Placed<'d> {
         let start = Instant::now();
         let Self {
             tables,
-            options: _,
+            options,
             mut phases,
             layout,
             memory,
@@ -275,6 +264,7 @@ impl<'d> Placed<'d> {
             own,
             rows,
             tls,
+            share_hidden: options.share_hidden,
         })
     }
 }

@@ -100,7 +100,7 @@ unsafe extern "C" fn visit_one(
 /// A file in memory. `open` and `is_open` are the system's own.
 #[derive(Debug)]
 pub(crate) struct MemoryFile {
-    file: File,
+    pub(super) file: File,
 }
 
 impl MemoryFile {

@@ -1,15 +1,31 @@
 //! FreeBSD: a file in memory is opened by its descriptor; fdescfs need not be mounted.
 
 use std::ffi::{c_int, c_void};
+use std::fs::File;
+
+use parking_lot::Mutex;
 
 use super::Visibility;
 pub(crate) use super::elf::{LoadedObject, MemoryFile, each_object, environment, symbol};
-pub(crate) use super::unix::{at_exit, close, default_signals, exit_calls, open};
+pub(crate) use super::unix::{at_exit, default_signals, exit_calls, open};
 use super::unix::{open_flags, opened};
 
 unsafe extern "C" {
     /// dlopen(3); the dynamic linker tells objects apart by device and inode.
     fn fdlopen(fd: c_int, mode: c_int) -> *mut c_void;
+}
+
+/// The files of loaded objects, by handle: a closed file's inode number returns, and the
+/// dynamic linker would give the object loaded from the earlier one.
+static LOADED: Mutex<Vec<(usize, File)>> = Mutex::new(Vec::new());
+
+/// Closes a handle of [`open`], once.
+pub(crate) fn close(handle: usize) {
+    super::unix::close(handle);
+    let mut loaded = LOADED.lock();
+    if let Some(index) = loaded.iter().position(|(known, _)| *known == handle) {
+        loaded.swap_remove(index);
+    }
 }
 
 impl MemoryFile {
@@ -24,7 +40,17 @@ impl MemoryFile {
     /// The dynamic linker's words.
     pub(crate) fn open(&self, _serial: u64, visibility: Visibility) -> Result<usize, String> {
         // SAFETY: the descriptor is open. The object has no constructors.
-        opened(unsafe { fdlopen(self.number(), open_flags(visibility)) })
+        let handle = opened(unsafe { fdlopen(self.number(), open_flags(visibility)) })?;
+        match self.file.try_clone() {
+            Ok(file) => {
+                LOADED.lock().push((handle, file));
+                Ok(handle)
+            }
+            Err(error) => {
+                super::unix::close(handle);
+                Err(format!("the descriptor cannot be kept: {error}"))
+            }
+        }
     }
 
     /// Whether it is loaded.

@@ -111,6 +111,7 @@ pub(super) fn tls_row(linked: &Linked<'_>) -> TlsRow {
     let (mode, offset) = match linked.tls.mode {
         Mode::None => return TlsRow::default(),
         Mode::Static { offset } => ("static", offset),
+        Mode::Pool { offset } => ("pool", offset),
         Mode::Dynamic => ("dynamic", 0),
     };
     TlsRow {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use low2g_platform::{align_up, to_u64, to_usize};
 
-use super::order;
+use super::order::{self, Fixed};
 use super::shared::{Ask, Contents, Of, WORD_SIZE, WORDS_SYMBOL};
 use crate::link::host::{self, MemoryFile, Scope, Visibility};
 
@@ -44,17 +44,26 @@ impl Carrier {
             handle,
             fixed: false,
         };
-        let answers = carrier.words(contents.words.len())?;
-        let mut words = contents.words.iter().zip(&answers);
-        let offset = words.find(|(word, _)| **word == (Ask::PointerOffset, Of::Own(0)));
-        if let Some((_, answer)) = offset {
-            order::enter(carrier.handle, answer[0].wrapping_neg());
+        let (words_addr, answers) = carrier.words(contents.words.len())?;
+        let answer = |asked| {
+            let index = contents.words.iter().position(|word| *word == asked);
+            index.map(|index| answers[index][0])
+        };
+        if let Some(offset) = answer((Ask::PointerOffset, Of::Own(0))) {
+            order::enter(Fixed {
+                handle: carrier.handle,
+                module: answer((Ask::Module, Of::Own(0))).unwrap_or(0),
+                depth: offset.wrapping_neg(),
+                size: if contents.full { contents.size } else { 0 },
+                image: to_usize(contents.image_addr(words_addr)),
+            });
             carrier.fixed = true;
         }
         Ok((carrier, answers))
     }
 
-    fn words(&self, count: usize) -> Result<Vec<Answer>, String> {
+    /// The words' address, and what they hold.
+    fn words(&self, count: usize) -> Result<(u64, Vec<Answer>), String> {
         let name = CString::new(WORDS_SYMBOL).expect("no NUL in it");
         let start = host::symbol(Scope::Library(self.handle), &name, None)
             .ok_or_else(|| format!("the dynamic linker does not find {WORDS_SYMBOL}"))?;
@@ -63,24 +72,25 @@ impl Carrier {
         // SAFETY: the symbol names this many machine words of the loaded object, aligned to
         // 16, which the dynamic linker has written and nobody writes again.
         let words = unsafe { std::slice::from_raw_parts(start, machine_words) };
-        Ok(words
-            .chunks_exact(2)
-            .map(|pair| [pair[0], pair[1]])
-            .collect())
+        let answers = words.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
+        Ok((to_u64(start.expose_provenance()), answers.collect()))
     }
 }
 
 impl Drop for Carrier {
     fn drop(&mut self) {
-        let unload = if self.fixed {
-            order::leave(self.handle)
+        if self.fixed {
+            close(&order::leave(self.handle));
         } else {
-            vec![self.handle]
-        };
-        for handle in unload {
-            // Closed once: here, or when `order` gives it.
-            host::close(handle);
+            host::close(self.handle);
         }
+    }
+}
+
+/// Unloads carriers that `order` gives, each once.
+pub(super) fn close(handles: &[usize]) {
+    for &handle in handles {
+        host::close(handle);
     }
 }
 
@@ -117,6 +127,7 @@ const fn static_block(size: u64) -> Contents<'static> {
         image: &[],
         size,
         align: 1,
+        full: false,
         names: &[],
         words: &[(Ask::PointerOffset, Of::Own(0))],
     }
@@ -175,6 +186,7 @@ mod tests {
             image: b"initial values",
             size: 4096,
             align: 64,
+            full: false,
             names: &["errno"],
             words: &[
                 (Ask::Module, Of::Own(0)),
@@ -204,6 +216,7 @@ mod tests {
             image: &[],
             size: 1 << 20,
             align: 16,
+            full: false,
             names: &["low2g_nowhere_defined"],
             words: &[(Ask::PointerOffset, Of::Name(0))],
         };

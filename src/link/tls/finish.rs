@@ -9,16 +9,11 @@ use crate::link::howto::{Check, Width, howto};
 use crate::link::relocate::{Placed, section_bytes};
 use crate::link::symbols::to_index;
 
-use super::carrier::{Answer, Carrier, stackable, static_space};
+use super::carrier::Answer;
 use super::plan::{Plan, SlotKind, Step, Use, Variable};
+use super::question::static_descriptor;
 use super::sequence::{Form, Matched, Model};
-use super::shared::{Ask, Contents};
-use super::state::Mode;
-
-/// Module number of a program's own block (psABI); stands for ours without the process.
-const PROGRAM: u64 = 1;
-/// Blocks above this are looked for no further when an error tells what there is, bytes.
-const SPACE_LIMIT: u64 = 1 << 20;
+use super::shared::Ask;
 
 /// A field to write.
 struct Written {
@@ -33,7 +28,7 @@ impl Placed<'_> {
         mut plan: Plan,
         out: &mut Outcome,
     ) -> Result<(), LinkFailure> {
-        let answers = self.ask(&mut plan)?;
+        let answers = self.ask_process(&mut plan)?;
         self.tls.slots = std::mem::take(&mut plan.slots);
         self.fill_slots(&plan, &answers);
         for &(used, step) in &plan.steps {
@@ -44,101 +39,20 @@ impl Placed<'_> {
         Ok(())
     }
 
-    /// Loads the carrier if there is anything to ask, and notes where the own block is.
-    fn ask(&mut self, plan: &mut Plan) -> Result<Vec<Answer>, LinkFailure> {
-        let given = plan.given.iter();
-        self.tls
-            .external
-            .extend(given.filter_map(|(&id, given)| Some((id, given.pointer_offset?))));
-        let block = &self.layout.tls;
-        if !self.process {
-            if block.size > 0 {
-                self.tls.module = PROGRAM;
-                self.tls.mode = Mode::Static {
-                    offset: block.only_offset(),
-                };
-            }
-            return Ok(Vec::new());
-        }
-        if block.size > 0 {
-            plan.ask_for_block();
-        }
-        if plan.words.is_empty() {
-            return Ok(Vec::new());
-        }
-        let names: Vec<String> = plan
-            .names
-            .iter()
-            .map(|&id| {
-                let name = String::from_utf8_lossy(self.tables.symbols.list[to_index(id)].name);
-                // The object's symbols carry no versions: the default one is found.
-                name.split('@').next().unwrap_or_default().to_owned()
-            })
-            .collect();
-        let (size, align) = if plan.fixed {
-            stackable(block.size, block.align)
-        } else {
-            (block.size, block.align)
+    /// Module number and offset in its block, as far as they were asked for.
+    fn place_of(&self, plan: &Plan, answers: &[Answer], variable: Variable) -> [u64; 2] {
+        let answer = |ask| {
+            let index = plan.word_of(ask, variable);
+            let words = index.and_then(|index| answers.get(index));
+            words.map_or(0, |words| words[0])
         };
-        let contents = Contents {
-            image: &self.tls.image,
-            size,
-            align,
-            names: &names.iter().map(String::as_str).collect::<Vec<_>>(),
-            words: &plan.words,
-        };
-        let (carrier, answers) =
-            Carrier::load(&contents).map_err(|said| self.refused(plan, &said))?;
-        let answer = |ask, variable| Some(answers[plan.word_of(ask, variable)?][0]);
-        if block.size > 0 {
-            self.tls.module = answer(Ask::Module, Variable::Own(0)).unwrap_or(0);
-            self.tls.mode = answer(Ask::PointerOffset, Variable::Own(0))
-                .map_or(Mode::Dynamic, |offset| Mode::Static { offset });
+        match variable {
+            Variable::Own(offset) => [self.tls.module, self.tls.base.wrapping_add(offset)],
+            Variable::External(id) => match plan.given.get(&id) {
+                Some(given) => [given.module, given.offset],
+                None => [answer(Ask::Module), answer(Ask::BlockOffset)],
+            },
         }
-        for &id in &plan.names {
-            let offset = answer(Ask::PointerOffset, Variable::External(id));
-            self.tls.external.extend(offset.map(|offset| (id, offset)));
-        }
-        self.tls.carrier = Some(carrier);
-        Ok(answers)
-    }
-
-    /// The error for a carrier that was refused.
-    fn refused(&self, plan: &Plan, said: &str) -> LinkError {
-        let own = said.starts_with("the link's thread-local block");
-        let concerns = |(used, step): &&(Use, Step)| {
-            let key = self
-                .view()
-                .key(used.item.object, fields(&used.item.rela).symbol);
-            let external =
-                matches!(key, super::super::far::Key::Global(id) if plan.names.contains(&id));
-            *step != Step::Nothing && external != own
-        };
-        let found = plan.steps.iter().find(concerns).or(plan.steps.first());
-        let Some((used, _)) = found else {
-            return LinkError::object(
-                "low2g",
-                format!("thread-local storage cannot be had: {said}"),
-            );
-        };
-        let view = self.view();
-        let target = view.target(used.item.object, used.item.section);
-        let f = fields(&used.item.rela);
-        if own && plan.fixed && said.contains("static TLS") {
-            let block = &self.layout.tls;
-            return LinkError::StaticTls {
-                site: Box::new(target.site(f)),
-                needed: block.size,
-                align: block.align,
-                available: static_space(SPACE_LIMIT.min(block.size)),
-            };
-        }
-        *target.thread_local_error(
-            f,
-            &format!(
-                "the dynamic linker says: {said}; where it speaks of static TLS, compile with -ftls-model=global-dynamic or have the variable's library loaded when the process starts"
-            ),
-        )
     }
 
     pub(crate) fn view(&self) -> View<'_, '_> {
@@ -155,12 +69,14 @@ impl Placed<'_> {
                 plan.word_of(ask, slot.variable)
                     .and_then(|index| answers.get(index).copied())
             };
-            let place = place_of(plan, answers, self.tls.module, slot.variable);
+            let place = self.place_of(plan, answers, slot.variable);
             let words = match slot.kind {
                 SlotKind::PointerOffset => [self.tls.offset_of(slot.variable).unwrap_or(0), 0],
                 SlotKind::General => place,
                 SlotKind::Local => [place[0], 0],
-                SlotKind::Descriptor => answer(Ask::Descriptor).unwrap_or_default(),
+                SlotKind::Descriptor => answer(Ask::Descriptor)
+                    .or_else(|| Some(static_descriptor(self.tls.offset_of(slot.variable)?)))
+                    .unwrap_or_default(),
             };
             let start = to_index(slot.number) * 8;
             let got = self.memory.working_mem(self.own.got.0);
@@ -180,13 +96,20 @@ impl Placed<'_> {
         out: &mut Outcome,
     ) -> Result<(), Box<LinkError>> {
         let f = fields(&used.item.rela);
-        let place_of = |variable| place_of(plan, answers, self.tls.module, variable);
+        let place_of = |variable| self.place_of(plan, answers, variable);
         let offset = |variable| self.tls.offset_of(variable).unwrap_or(0);
         let number = match step {
             Step::PointerOffset(variable) => offset(variable).wrapping_add_signed(f.addend),
+            Step::FromOwnBlock(variable) => offset(variable)
+                .wrapping_sub(offset(Variable::Own(0)).wrapping_sub(self.tls.base))
+                .wrapping_add_signed(f.addend),
             Step::BlockOffset(variable) => place_of(variable)[1].wrapping_add_signed(f.addend),
             Step::Module(variable) => place_of(variable)[0],
             Step::Slot(slot) | Step::Load(_, slot) => self.slot_addr(self.tls.slots[slot].number),
+            // The address that `__tls_get_addr` would give: of the module's whole block.
+            Step::Exact(sequence, variable) if matches!(sequence.form, Form::Local(_)) => {
+                offset(variable).wrapping_sub(self.tls.base)
+            }
             Step::Exact(_, variable) => offset(variable),
             Step::Nothing => 0,
         };
@@ -218,23 +141,6 @@ impl Placed<'_> {
                 .push(target.row(f, s, place, written.value, written.action));
         }
         Ok(())
-    }
-}
-
-/// Module number and offset in the block, as far as they were asked for.
-fn place_of(plan: &Plan, answers: &[Answer], own: u64, variable: Variable) -> [u64; 2] {
-    let answer = |ask| {
-        let index = plan.word_of(ask, variable);
-        index
-            .and_then(|index| answers.get(index))
-            .map_or(0, |words| words[0])
-    };
-    match variable {
-        Variable::Own(offset) => [own, offset],
-        Variable::External(id) => match plan.given.get(&id) {
-            Some(given) => [given.module, given.offset],
-            None => [answer(Ask::Module), answer(Ask::BlockOffset)],
-        },
     }
 }
 

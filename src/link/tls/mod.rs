@@ -13,7 +13,11 @@
 //! only to offsets that it answered. Without the process (dry runs, or when asked) the block
 //! stands as a static program's only block would: it ends at the thread pointer.
 //!
-//! Unsafe code stands in `carrier` (loads and asks) and `destructors` (calls them).
+//! Where the dynamic linker has no room for a static block, or cannot take one back yet, `room`
+//! finds one, and `threads` writes every thread's copy.
+//!
+//! Unsafe code stands in `carrier` (loads and asks), `destructors` (calls them), `pool` and
+//! `system` (find the program's block), `room` and `threads` (write initial values and copies).
 
 mod accept;
 mod block;
@@ -22,13 +26,32 @@ pub(crate) mod destructors;
 mod finish;
 mod order;
 mod plan;
+mod pool;
+mod question;
+mod room;
 mod sequence;
 mod shared;
 mod state;
+mod threads;
+
+#[cfg(all(
+    target_arch = "x86_64",
+    any(target_os = "linux", target_os = "freebsd")
+))]
+#[path = "system_elf.rs"]
+mod system;
+#[cfg(not(all(
+    target_arch = "x86_64",
+    any(target_os = "linux", target_os = "freebsd")
+)))]
+#[path = "system_none.rs"]
+mod system;
 
 pub use carrier::static_space;
+pub use pool::{PoolBytes, PoolError, install_pool};
+pub use room::{PoolRefusal, StaticUse, static_use};
+pub use threads::register_thread;
 
 pub(crate) use block::Block;
-pub(crate) use carrier::address_of;
 pub(crate) use plan::{Plan, Use, Variable};
 pub(crate) use state::{Mode, Runtime, State};

@@ -85,6 +85,8 @@ pub(crate) enum Step {
     PointerOffset(Variable),
     /// The variable's offset in its block.
     BlockOffset(Variable),
+    /// The distance of another's variable from the own block, where both are static.
+    FromOwnBlock(Variable),
     /// The module's number.
     Module(Variable),
     /// The distance of a slot.
@@ -110,6 +112,8 @@ pub(crate) struct Plan {
     pub(crate) names: Vec<u32>,
     /// The own block must have a constant offset.
     pub(crate) fixed: bool,
+    /// There must be an own block, if only as the base of local-dynamic code.
+    pub(crate) based: bool,
     /// Others' variables that must have one.
     fixed_names: HashSet<u32>,
     /// Variables of other modules of ours, by global: no question.
@@ -142,6 +146,12 @@ impl Given {
             pointer_offset: block.map(|block| block.wrapping_add(symbol.addr)),
         })
     }
+}
+
+/// Whether the field is added to the address of the own block: local-dynamic code. In data
+/// `DTPOFF64` goes with a module number.
+fn is_from_block(target: &Target<'_, '_>, r_type: u32) -> bool {
+    r_type == 21 || r_type == 17 && target.section.is_exec()
 }
 
 /// Whether the type needs the offset from the thread pointer.
@@ -199,12 +209,19 @@ impl Plan {
                 Variable::External(id) => drop(self.fixed_names.insert(id)),
             }
         }
+        let target = view.target(used.item.object, used.item.section);
+        if let Variable::External(id) = variable
+            && is_from_block(&target, f.r_type)
+        {
+            self.fixed = true;
+            self.fixed_names.insert(id);
+        }
+        self.based |= f.r_type == 20 || matches!(variable, Variable::Own(_));
         if let Variable::External(id) = variable
             && let Some(given) = Given::of(view.tables.symbols.list[to_index(id)].definition)
         {
             self.given.insert(id, given);
         }
-        let target = view.target(used.item.object, used.item.section);
         let matches = match f.r_type {
             34 | 35 => matched(&target, f, None).is_some(),
             45 | 48 | 51 => false,
@@ -237,8 +254,10 @@ impl Plan {
         let kind = match f.r_type {
             18 | 23 => return Ok(Step::PointerOffset(variable)),
             16 => return Ok(Step::Module(variable)),
-            21 if matches!(variable, Variable::External(_)) => {
-                return Err(target.thread_local_error(f, "local-dynamic access is for variables that the same link defines; add the object that does, or compile the reference with -ftls-model=global-dynamic"));
+            r_type
+                if matches!(variable, Variable::External(_)) && is_from_block(&target, r_type) =>
+            {
+                return Ok(Step::FromOwnBlock(variable));
             }
             17 | 21 => return Ok(Step::BlockOffset(variable)),
             19 => SlotKind::General,
@@ -330,7 +349,9 @@ impl Plan {
         process: bool,
     ) -> Result<(), Box<LinkError>> {
         let (variable, asks): (Variable, &[Ask]) = match step {
-            Step::PointerOffset(v) | Step::Exact(_, v) => (v, &[Ask::PointerOffset]),
+            Step::PointerOffset(v) | Step::FromOwnBlock(v) | Step::Exact(_, v) => {
+                (v, &[Ask::PointerOffset])
+            }
             Step::BlockOffset(v) => (v, &[Ask::BlockOffset]),
             Step::Module(v) => (v, &[Ask::Module]),
             Step::Slot(slot) | Step::Load(_, slot) => (
@@ -351,8 +372,8 @@ impl Plan {
                 [Ask::PointerOffset] if given.pointer_offset.is_none() => {
                     "another module defines the variable, in a block that each thread has elsewhere; compile this reference with -ftls-model=global-dynamic, or the definition with -ftls-model=initial-exec"
                 }
-                [Ask::Descriptor] => {
-                    "another module defines the variable, and this reference needs a descriptor, which only the dynamic linker makes; compile it without -mtls-dialect=gnu2"
+                [Ask::Descriptor] if given.pointer_offset.is_none() => {
+                    "another module defines the variable, in a block that each thread has elsewhere, and this reference needs a descriptor, which only the dynamic linker makes; compile it without -mtls-dialect=gnu2"
                 }
                 _ => return Ok(()),
             };

@@ -54,6 +54,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) size: u64,
     /// The block's alignment, a power of two.
     pub(crate) align: u64,
+    /// The file has all of the block, so that another can follow in it.
+    pub(crate) full: bool,
     /// Thread-local variables of others.
     pub(crate) names: &'a [&'a str],
     pub(crate) words: &'a [(Ask, Of)],
@@ -102,8 +104,23 @@ impl Contents<'_> {
             strings,
             strings_size,
             image,
-            end: image.saturating_add(to_u64(self.image.len())),
+            end: image.saturating_add(self.image_size()),
         }
+    }
+
+    /// Bytes of the image in the file.
+    fn image_size(&self) -> u64 {
+        if self.full {
+            self.size
+        } else {
+            to_u64(self.image.len())
+        }
+    }
+
+    /// The address of the image in an object whose words are at `words`.
+    pub(crate) fn image_addr(&self, words: u64) -> u64 {
+        let parts = self.parts();
+        words.wrapping_add(parts.image.wrapping_sub(parts.words))
     }
 
     /// The object's bytes.
@@ -111,6 +128,7 @@ impl Contents<'_> {
         let parts = self.parts();
         let mut out = vec![0; to_usize(parts.image)];
         out.extend_from_slice(self.image);
+        out.resize(to_usize(parts.end), 0);
         self.header(&mut out);
         self.segments(&mut out, &parts);
         self.symbols(&mut out, &parts);
@@ -135,7 +153,7 @@ impl Contents<'_> {
     fn segments(&self, out: &mut [u8], parts: &Parts) {
         let read_write = u64::from(elf::PF_R.0 | elf::PF_W.0);
         let dynamic_size = DYNAMIC_ENTRIES * 16;
-        let image_size = to_u64(self.image.len());
+        let image_size = self.image_size();
         // Type, flags, offset and address, bytes in the file, bytes in memory, alignment.
         let rows = [
             (elf::PT_LOAD.0, read_write, 0, parts.end, parts.end, PAGE),

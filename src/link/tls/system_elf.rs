@@ -1,0 +1,110 @@
+//! Thread pointer, the program's block and descriptors, on x86-64 systems with an ELF dynamic
+//! linker (psABI, "Thread-Local Storage").
+
+use std::ffi::{c_int, c_void};
+
+use low2g_platform::to_u64;
+
+const PF_W: u32 = 2;
+
+/// The calling thread's thread pointer.
+pub(super) fn thread_pointer() -> Option<usize> {
+    let pointer: usize;
+    // SAFETY: reads the word at the thread pointer, which holds its own address (psABI).
+    unsafe {
+        std::arch::asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, preserves_flags, readonly));
+    }
+    Some(pointer)
+}
+
+/// Address of the resolver of static variables' descriptors: the argument is the offset from
+/// the thread pointer.
+pub(super) fn resolver_of_static() -> u64 {
+    to_u64((resolve_static as *const ()).expose_provenance())
+}
+
+/// The descriptor's address comes in %rax, the offset goes out in it; all else is kept.
+#[unsafe(naked)]
+extern "C" fn resolve_static() {
+    std::arch::naked_asm!("mov rax, [rax + 8]", "ret")
+}
+
+/// Makes the pages of the program's initial values writable, or readable alone again.
+///
+/// # Errors
+/// The system's code.
+pub(super) fn protect(addr: usize, len: usize, writable: bool) -> Result<(), i32> {
+    // SAFETY: sysconf has no precondition.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let page = usize::try_from(page).unwrap_or(4096);
+    let start = addr & !(page - 1);
+    let len = (addr + len).next_multiple_of(page) - start;
+    let start = std::ptr::with_exposed_provenance_mut::<c_void>(start);
+    let write = if writable { libc::PROT_WRITE } else { 0 };
+    // SAFETY: the pages hold the program's initial values, and what else is write-protected
+    // after relocation; they stay readable.
+    if unsafe { libc::mprotect(start, len, libc::PROT_READ | write) } == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    }
+}
+
+/// The program's thread-local block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProgramBlock {
+    /// Address of the initial values, and bytes of them.
+    pub(super) image: u64,
+    pub(super) image_size: u64,
+    /// Bytes of the block.
+    pub(super) size: u64,
+    pub(super) align: u64,
+    /// The image's address modulo the alignment, which the copies keep.
+    pub(super) first: u64,
+    /// The image is write-protected.
+    pub(super) protected: bool,
+}
+
+impl ProgramBlock {
+    /// `None` if the program has none.
+    pub(super) fn find() -> Option<Self> {
+        let mut found = None::<Self>;
+        // SAFETY: the callback takes `data` for the &mut Option that it is, during the call only.
+        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+        found
+    }
+}
+
+/// Looks at the first object, which is the program, and ends the visit.
+unsafe extern "C" fn visit(
+    info: *mut libc::dl_phdr_info,
+    _size: usize,
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: the dynamic linker passes a valid info for the duration of the call.
+    let info = unsafe { &*info };
+    // SAFETY: `find` passed an Option<ProgramBlock> and does not touch it meanwhile.
+    let found = unsafe { &mut *data.cast::<Option<ProgramBlock>>() };
+    // SAFETY: dlpi_phdr points at dlpi_phnum program headers.
+    let headers =
+        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let Some(tls) = headers.iter().find(|header| header.p_type == libc::PT_TLS) else {
+        return 1;
+    };
+    let protected = headers.iter().any(|header| {
+        let holds = (header.p_vaddr..header.p_vaddr + header.p_memsz).contains(&tls.p_vaddr);
+        let read_only = header.p_type == libc::PT_GNU_RELRO
+            || header.p_type == libc::PT_LOAD && header.p_flags & PF_W == 0;
+        holds && read_only
+    });
+    let align = tls.p_align.max(1);
+    *found = Some(ProgramBlock {
+        image: info.dlpi_addr.wrapping_add(tls.p_vaddr),
+        image_size: tls.p_filesz,
+        size: tls.p_memsz,
+        align,
+        first: tls.p_vaddr & (align - 1),
+        protected,
+    });
+    1
+}

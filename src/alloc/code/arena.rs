@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use low2g_platform::{AddrRange, PlatformError, Protection, align_down, to_usize};
 
 use crate::alloc::block::part;
-use crate::alloc::certificate::Certificate;
+use crate::alloc::certificate::{Certificate, log2};
 use crate::alloc::mapping::Mapping;
 use crate::alloc::pages::Pages;
 
@@ -127,6 +127,13 @@ impl CodeArena {
         self.certificate
     }
 
+    /// Bits of an address in it, for one who knows nothing of ours: its own odds times those of one
+    /// slot, summed over the bases that cover it.
+    pub(super) fn bits(&self) -> f64 {
+        let covering = self.bytes() / self.exec.pages.platform.config().granularity;
+        self.certificate.entropy_bits + log2(self.count.into()) - log2(covering.max(1))
+    }
+
     /// Whether its exec view is final.
     pub(super) fn is_sealed(&self) -> bool {
         self.exec.kept
@@ -187,10 +194,7 @@ impl CodeArena {
     pub(super) fn inherit(&mut self) {
         if let Some(mut write) = self.write.take() {
             write.kept = true;
-            let Some(pages) = self.exec.pages.forget(write.range) else {
-                return;
-            };
-            debug_assert_eq!(pages, write.range);
+            write.pages.disown(write.range);
         }
     }
 

@@ -228,10 +228,7 @@ impl CodeTier {
     }
 
     /// Takes the one slot of the arena at `base`.
-    pub(super) fn take_alone(
-        &mut self,
-        base: u64,
-    ) -> Result<Taken, low2g_platform::PlatformError> {
+    pub(super) fn take_alone(&mut self, base: u64) -> Result<Taken, low2g_platform::PlatformError> {
         let arena = self.alone.get_mut(&base).expect("it was just added");
         arena.populate(0, false)?;
         let reused = arena.take(0);
@@ -339,22 +336,20 @@ impl CodeTier {
 
     /// The slot around `addr`, if it lies in an arena.
     pub(super) fn find(&self, addr: u64) -> Option<Found> {
-        if let Some((base, arena)) = self.alone.range(..=addr).next_back()
+        if let Some((_, arena)) = self.alone.range(..=addr).next_back()
             && arena.exec_slot(0).contains(addr)
         {
-            let place = Place::Alone { base: *base };
-            return Some(Found::new(arena, 0, place));
+            return Some(Found::new(arena, 0));
         }
-        for (class, pool) in self.pools.iter().enumerate() {
-            for (number, arena) in pool.arenas.iter().enumerate() {
-                let Some(arena) = arena else { continue };
-                let offset = addr.wrapping_sub(arena.base());
-                if offset < arena.bytes() {
-                    let index = u32::try_from(offset / arena.slot()).expect("below the count");
-                    let number = u32::try_from(number).expect("numbers have 32 bits");
-                    let entry = number << SLOT_BITS | index;
-                    return Some(Found::new(arena, index, Place::Slot { class, entry }));
-                }
+        for arena in self
+            .pools
+            .iter()
+            .flat_map(|pool| pool.arenas.iter().flatten())
+        {
+            let offset = addr.wrapping_sub(arena.base());
+            if offset < arena.bytes() {
+                let index = u32::try_from(offset / arena.slot()).expect("below the count");
+                return Some(Found::new(arena, index));
             }
         }
         None
@@ -364,15 +359,13 @@ impl CodeTier {
 /// What lies around an address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
-    pub(super) place: Place,
     pub(super) slot: low2g_platform::AddrRange,
     pub(super) used: bool,
 }
 
 impl Found {
-    fn new(arena: &CodeArena, index: u32, place: Place) -> Self {
+    fn new(arena: &CodeArena, index: u32) -> Self {
         Self {
-            place,
             slot: arena.exec_slot(index),
             used: arena.is_used(index),
         }

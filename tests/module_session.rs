@@ -251,3 +251,37 @@ fn other_threads_throw_while_modules_come_and_go() {
         assert!(thrower.join().expect("no failure there") > 10);
     });
 }
+
+/// A 32-bit word that names far constant data holds the address of a low copy: one for all
+/// modules of the session, there as long as any of them.
+#[test]
+fn modules_of_a_session_share_mirrors() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let source = folder.path().join("word.s");
+    let text = ".globl word\n.type word,@function\nword: mov table(%rip),%eax\n mov %eax,%eax\n ret\n\
+                .data\ntable: .long _ZTISt12out_of_range\n.long _ZTISt9exception\n\
+                .section .note.GNU-stack,\"\",@progbits\n";
+    std::fs::write(&source, text).expect("the folder can be written");
+    let object = Input::from_file(build::object(&source, &[])).expect("it was made");
+    let (session, other) = (session(), session());
+    let first = load(&session, &object);
+    let second = load(&session, &object);
+    let word = call(&first, "word", 0);
+    assert!((0x10000..0x7f00_0000).contains(&word), "{word:#x} is low");
+    assert_eq!(call(&second, "word", 0), word, "one copy a session");
+    assert_ne!(call(&load(&other, &object), "word", 0), word);
+    let pointers = || {
+        let addr = usize::try_from(word).expect("an address");
+        let copy = std::ptr::with_exposed_provenance::<[usize; 2]>(addr);
+        // SAFETY: the word names a copy of a type's two first pointers, which a module keeps.
+        unsafe { copy.read() }
+    };
+    let before = pointers();
+    drop(first);
+    assert_eq!(pointers(), before, "the second module still uses it");
+    let third = load(&session, &object);
+    assert_eq!(call(&third, "word", 0), word);
+    drop(second);
+    assert_eq!(pointers(), before);
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use low2g::alloc::{Placement, Reach};
-use low2g::link::{FarData, Pin, Relax, parse_addr};
+use low2g::link::{Debugger, FarData, Pin, Relax, parse_addr};
 use low2g::place::CodeModel;
 
 /// Memory below 2 GiB at random addresses, and small-model objects loaded there.
@@ -70,6 +70,9 @@ pub(crate) struct Common {
     /// 32-bit references to far data: island or error
     #[arg(long, default_value = "island")]
     pub(crate) far_data: FarData,
+    /// Tell debuggers of loaded code: traced (where one is attached), always or never
+    #[arg(long, value_name = "WHEN", default_value = "traced")]
+    pub(crate) debugger: Debugger,
     /// Refuse a placement with fewer bits of entropy
     #[arg(long, value_name = "BITS")]
     pub(crate) min_entropy: Option<f64>,

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use low2g::alloc::{AllocError, CodeViews, LowAllocator, MapRequest, Step};
-use low2g::link::tls::static_space;
+use low2g::link::tls::{static_space, static_use};
 use low2g::platform::{AddrRange, Platform};
 use serde::Serialize;
 
@@ -218,15 +218,21 @@ fn static_tls() -> Finding {
     /// glibc's default is 1664, of which the process's own libraries may have taken some.
     const ENOUGH: u64 = 1024;
     let space = static_space(LIMIT);
-    let value = format!("{space} bytes left for local-exec and initial-exec variables");
-    if space >= ENOUGH {
+    let used = static_use();
+    let value = format!(
+        "{space} bytes left for local-exec and initial-exec variables, {} lost to unloaded modules, {} of {} in the pool",
+        used.waiting,
+        used.pool - used.pool_used,
+        used.pool
+    );
+    if space.max(used.pool - used.pool_used) >= ENOUGH {
         Finding::ok("static-tls", value)
     } else {
         Finding::bad(
             "static-tls",
             Status::Degraded,
             value,
-            "start the process with GLIBC_TUNABLES=glibc.rtld.optional_static_tls=BYTES, or compile with -fPIC, whose thread-local variables need none",
+            "start the process with GLIBC_TUNABLES=glibc.rtld.optional_static_tls=BYTES, reserve a pool (low2g::tls_pool!; for this tool LOW2G_TLS_POOL=BYTES and the feature tls-pool at build time), or compile with -fPIC, whose thread-local variables need none",
         )
     }
 }

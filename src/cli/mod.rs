@@ -8,6 +8,7 @@ mod doctor;
 mod entropy;
 mod link;
 mod map;
+mod pool;
 mod run;
 mod setup;
 mod svg;
@@ -106,6 +107,9 @@ fn complain(failure: &Failure) {
 
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(error) = pool::reserve() {
+        eprintln!("low2g: note: {error}");
+    }
     let seed = match &cli.command {
         Command::Run(args) => args.common.seed,
         Command::Link(args) => args.common.seed,

@@ -144,6 +144,7 @@ fn options(common: &Common) -> LinkOptions {
         entry: Some(common.entry.clone()),
         whole_archive: common.whole_archive,
         scatter: common.scatter,
+        debugger: common.debugger,
         ..LinkOptions::default()
     }
 }

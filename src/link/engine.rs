@@ -3,6 +3,7 @@
 //! Dropping it at any step undoes all. Nothing of the objects runs here, and nothing is
 //! visible to anybody before the last step succeeded.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
@@ -12,6 +13,7 @@ use super::error::{LinkError, LinkFailure};
 use super::far::Key;
 use super::input::{Archive, ArchiveIndex, Input, Names};
 use super::layout::resolve_pins;
+use super::mirrors::Mirrors;
 use super::object::Object;
 use super::options::LinkOptions;
 use super::resolve::SymbolResolver;
@@ -79,6 +81,7 @@ pub struct Link<'d> {
     /// Names of sections that `__start_`/`__stop_` symbols bracket.
     pub(crate) clusters: Vec<&'d [u8]>,
     names: Names,
+    pub(crate) mirrors: Option<Arc<Mirrors>>,
 }
 
 impl<'d> Link<'d> {
@@ -94,6 +97,7 @@ impl<'d> Link<'d> {
             phases: Phases::default(),
             clusters: Vec::new(),
             names: Names::default(),
+            mirrors: None,
         };
         let mut errors = Vec::new();
         let archives = link.read_objects(inputs, &mut errors);
@@ -112,6 +116,14 @@ impl<'d> Link<'d> {
         link.define_linker_symbols();
         link.phases.read = start.elapsed();
         Ok(link)
+    }
+
+    /// Takes low copies of the host's constants from `mirrors` and leaves new ones there. A link
+    /// with given addresses has its own, where it was told.
+    pub(crate) fn share_mirrors(&mut self, mirrors: &Arc<Mirrors>) {
+        if !self.options.is_fixed() {
+            self.mirrors = Some(Arc::clone(mirrors));
+        }
     }
 
     fn read_objects(

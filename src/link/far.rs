@@ -63,6 +63,18 @@ pub(crate) struct Mirror {
     /// Offset from the start of `.mirrors`, bytes.
     pub(crate) offset: u64,
     pub(crate) bytes: Vec<u8>,
+    /// Address of what it is a copy of.
+    pub(crate) original: u64,
+}
+
+impl Mirror {
+    /// The original's alignment, as far as its address shows it.
+    pub(crate) fn align(&self) -> u64 {
+        1 << self
+            .original
+            .trailing_zeros()
+            .min(MIRROR_ALIGN.trailing_zeros())
+    }
 }
 
 /// What a GOT slot holds.
@@ -207,14 +219,14 @@ impl Plan {
         let entry = self.entry(key, value);
         if self.entries[entry].mirror.is_none() {
             let bytes = constant_bytes(AddrRange::at(value.addr, size)?)?;
-            let align = 1
-                << value
-                    .addr
-                    .trailing_zeros()
-                    .min(MIRROR_ALIGN.trailing_zeros());
-            let offset = self.mirrors_size.next_multiple_of(align);
-            self.mirrors_size = offset + size;
-            self.mirrors.push(Mirror { offset, bytes });
+            let mut mirror = Mirror {
+                offset: 0,
+                bytes,
+                original: value.addr,
+            };
+            mirror.offset = self.mirrors_size.next_multiple_of(mirror.align());
+            self.mirrors_size = mirror.offset + size;
+            self.mirrors.push(mirror);
             self.entries[entry].mirror = u32::try_from(self.mirrors.len() - 1).ok();
         }
         note_user(&mut self.entries[entry].mirror_users, object);

@@ -8,13 +8,16 @@ use object::read::elf::Sym as _;
 use crate::place::{Finalized, RegionInfo};
 
 use super::apply::{Outcome, Row, Target, apply};
+use super::debugger::Description;
 use super::engine::{Phases, Tables};
 use super::error::{LinkError, LinkFailure};
 use super::far::{Key, Plan, SLOT_SIZE, STUB_SIZE};
 use super::init::InitLists;
 use super::layout::Layout;
+use super::mirrors::Shared;
 use super::module::{Export, Life, Module, PendingIfunc};
-use super::options::Relax;
+use super::object::SymbolPlace;
+use super::options::{Debugger, Relax};
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
 use super::tls;
@@ -36,6 +39,9 @@ pub struct Linked<'d> {
     pub(crate) own: Own,
     pub(crate) rows: Vec<Row>,
     pub(crate) tls: tls::State,
+    /// Mirrors that other links of the session may use as well.
+    pub(crate) mirrors: Shared,
+    pub(crate) debugger: Debugger,
     /// Hidden symbols are exports too.
     pub(crate) share_hidden: bool,
 }
@@ -108,11 +114,14 @@ impl Linked<'_> {
 
     /// Name, request and address, and bytes of what the link added itself.
     pub(crate) fn own_sections(&self) -> [(&'static str, (usize, u64), u64); 4] {
+        // Shared ones are no section of this link.
+        let shared = !self.mirrors.addrs.is_empty();
+        let mirrors = if shared { 0 } else { self.plan.mirrors_size() };
         [
             (".got", self.own.got, self.plan.got_size()),
             (".stubs", self.own.stubs, self.plan.stubs_size()),
             (".islands", self.own.islands, self.plan.islands_size()),
-            (".mirrors", self.own.mirrors, self.plan.mirrors_size()),
+            (".mirrors", self.own.mirrors, mirrors),
         ]
     }
 
@@ -144,19 +153,14 @@ impl Linked<'_> {
         self.own.stubs.1 + STUB_SIZE * u64::from(stub)
     }
 
-    /// Contents of a section that is not loaded, relocated as a debugger wants them:
-    /// references to dropped code are 0.
-    pub(crate) fn unloaded_bytes(
+    /// Values of an object's symbols for sections that are not loaded, as a debugger wants them;
+    /// `starts` are addresses of such sections, 0 where none is given.
+    pub(crate) fn debug_values(
         &self,
         number: usize,
-        index: usize,
-    ) -> Result<Vec<u8>, LinkFailure> {
+        starts: &HashMap<usize, u64>,
+    ) -> Result<Vec<Value>, LinkError> {
         let object = &self.tables.objects[number];
-        let mut bytes = object.contents_of(index)?;
-        let relas = object.relocations_of(index)?;
-        if relas.is_empty() {
-            return Ok(bytes);
-        }
         let (commons, clusters) = (HashMap::new(), vec![(0, 0); self.layout.clusters.len()]);
         let addresses = Addresses {
             loaded: &self.addrs,
@@ -174,6 +178,32 @@ impl Linked<'_> {
             // Debug information wants the variable's offset, the function's own address, whatever they are.
             value.flags &= !(TLS | IFUNC);
         }
+        if !starts.is_empty() {
+            for (index, symbol) in object.symbols().iter().enumerate() {
+                if let Ok(SymbolPlace::Section(section)) = object.place_of(index, symbol)
+                    && let Some(start) = starts.get(&section)
+                {
+                    values[index].addr = values[index].addr.wrapping_add(*start);
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// Relocates `bytes`, the contents of a section that is not loaded; references to dropped
+    /// code are 0. `values` by [`Self::debug_values`].
+    pub(crate) fn relocate_unloaded(
+        &self,
+        number: usize,
+        index: usize,
+        bytes: &mut [u8],
+        values: &[Value],
+    ) -> Result<(), LinkFailure> {
+        let object = &self.tables.objects[number];
+        let relas = object.relocations_of(index)?;
+        if relas.is_empty() {
+            return Ok(());
+        }
         let mut section = object.sections[index].shallow();
         section.relas = std::borrow::Cow::Owned(relas);
         let target = Target {
@@ -186,21 +216,33 @@ impl Linked<'_> {
             relax: Relax::None,
         };
         let mut out = Outcome::default();
-        apply::<false>(&target, &mut bytes, &values, &mut out);
+        apply::<false>(&target, bytes, values, &mut out);
         match out
             .errors
             .into_iter()
             .find(|error| matches!(error, LinkError::Input { .. }))
         {
             Some(error) => Err(error.into()),
-            None => Ok(bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// The name that reports and debuggers see for a slot's or stub's symbol.
+    pub(crate) fn key_name(&self, key: Key) -> String {
+        match key {
+            Key::Global(id) => {
+                String::from_utf8_lossy(self.tables.symbols.list[to_index(id)].name).into_owned()
+            }
+            Key::Local { object, symbol } => {
+                self.tables.objects[to_index(object)].symbol_display(to_index(symbol))
+            }
         }
     }
 
     /// The module: memory, exported symbols and what runs at load and unload.
     /// Nothing of it has run yet.
     #[must_use]
-    pub fn into_module(self) -> Module {
+    pub fn into_module(mut self) -> Module {
         let exports = self.exports();
         let init = InitLists::collect(&self);
         let ifuncs = self
@@ -216,8 +258,10 @@ impl Linked<'_> {
             .collect();
         let frames = Frames::of(&self);
         let life = Life {
+            description: Description::of(&self, &frames),
             frames,
             dso_handle: self.tls.dso_handle,
+            mirrors: std::mem::take(&mut self.mirrors.memory),
         };
         let variables = self.variables();
         let tls = self.tls.into_runtime(&self.tables.symbols, variables);

@@ -13,6 +13,7 @@
 //! ```
 
 mod apply;
+mod debugger;
 mod engine;
 mod error;
 mod exits;
@@ -28,6 +29,7 @@ pub mod island;
 mod layout;
 mod linked;
 mod locate;
+mod mirrors;
 mod module;
 mod object;
 mod options;
@@ -56,7 +58,7 @@ pub use howto::{Check, Formula, Howto, Width, howto};
 pub use input::Input;
 pub use linked::{Linked, PlacedSection};
 pub use module::{Arguments, Export, Module};
-pub use options::{FarData, LinkOptions, Pin, Relax, SectionName, parse_addr};
+pub use options::{Debugger, FarData, LinkOptions, Pin, Relax, SectionName, parse_addr};
 pub use pending::Pending;
 pub use process::{LibraryError, ProcessSymbols};
 pub use relocate::Placed;

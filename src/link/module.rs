@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::place::{Finalized, PlaceError, SectionKind};
 
+use super::debugger::Description;
 use super::exits::ExitScope;
 use super::host::{self, default_signals, environment};
 use super::init::InitLists;
@@ -41,8 +42,11 @@ pub(crate) struct PendingIfunc {
 #[derive(Debug, Default)]
 pub(crate) struct Life {
     pub(crate) frames: Frames,
+    pub(crate) description: Description,
     /// What its `__dso_handle` stands for; 0 if it has no sections.
     pub(crate) dso_handle: u64,
+    /// Copies of the host's constants that it shares with other modules.
+    pub(crate) mirrors: Vec<Arc<Finalized>>,
 }
 
 /// A loaded module. Dropping it runs its destructors and unmaps it; modules that use its
@@ -184,6 +188,7 @@ impl Module {
             return Ok(());
         }
         self.life.frames.register();
+        self.life.description.register();
         self.exits = self.exit_scope();
         for ifunc in std::mem::take(&mut self.ifuncs) {
             // SAFETY: the caller runs the objects' code; the address is that of an
@@ -300,6 +305,9 @@ impl Drop for Module {
         // Destructors of the module may have made thread-local objects.
         self.park();
         self.life.frames.withdraw();
+        self.life.description.withdraw();
+        // No code is left that reads them.
+        self.life.mirrors.clear();
         // Before the memory goes: another module may get its address, and so its handle.
         self.tls.destructors = None;
     }

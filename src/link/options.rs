@@ -51,6 +51,31 @@ impl std::str::FromStr for FarData {
     }
 }
 
+/// When debuggers are told of loaded code: its symbols, lines and frames (gdb's JIT interface).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Debugger {
+    /// Where one is attached when the process loads its first module. Costs nothing otherwise.
+    #[default]
+    Traced,
+    /// Always, for one that attaches later.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl std::str::FromStr for Debugger {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "traced" => Ok(Self::Traced),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            other => Err(format!("{other} is none of traced, always, never")),
+        }
+    }
+}
+
 /// How a pinned section is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SectionName {
@@ -134,6 +159,8 @@ pub struct LinkOptions {
     /// Every code section at an address drawn for it alone, instead of small ones side by side:
     /// with `-ffunction-sections`, every function. A page of memory and a mapping each.
     pub scatter: bool,
+    /// Whether debuggers are told.
+    pub debugger: Debugger,
     /// Hidden symbols are seen by other links and may come from them: for one that makes a shared
     /// object of many links (LLVM ORC), to which alone they are hidden.
     pub share_hidden: bool,

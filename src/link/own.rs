@@ -26,7 +26,10 @@ impl Placed<'_> {
             self.plan.got_size().max(SLOT_SIZE),
             self.plan.stubs_size(),
             self.plan.islands_size(),
-            self.plan.mirrors_size(),
+            match self.mirrors {
+                Some(_) => 0,
+                None => self.plan.mirrors_size(),
+            },
         ];
         let reserved = self
             .layout
@@ -62,6 +65,12 @@ impl Placed<'_> {
             numbers[index] = Some(self.layout.requests.len() + requests.len());
             requests.push(request);
         }
+        if let Some(mirrors) = &self.mirrors {
+            let placer = self.memory.placer();
+            self.shared = mirrors
+                .obtain(&self.plan.mirrors, placer)
+                .map_err(|error| memory_error(&self.tables, &Layout::default(), error))?;
+        }
         self.memory
             .extend(&requests)
             .map_err(|error| memory_error(&self.tables, &Layout::default(), error))?;
@@ -90,8 +99,11 @@ impl Placed<'_> {
 
     /// Where the low copy of an entry's data is.
     pub(super) fn mirror_addr(&self, entry: usize) -> u64 {
-        let mirror = self.plan.entries[entry].mirror.unwrap_or(0);
-        self.own.mirrors.1 + self.plan.mirrors[to_index(mirror)].offset
+        let mirror = to_index(self.plan.entries[entry].mirror.unwrap_or(0));
+        match self.shared.addrs.get(mirror) {
+            Some(&addr) => addr,
+            None => self.own.mirrors.1 + self.plan.mirrors[mirror].offset,
+        }
     }
 
     /// The address that everything but the resolver itself uses for an entry's symbol.
@@ -120,7 +132,11 @@ impl Placed<'_> {
                 field.copy_from_slice(&value.to_le_bytes());
             }
         }
-        for mirror in &self.plan.mirrors {
+        let mirrors: &[_] = match self.mirrors {
+            Some(_) => &[],
+            None => &self.plan.mirrors,
+        };
+        for mirror in mirrors {
             let start = to_usize(mirror.offset);
             let memory = self.memory.working_mem(self.own.mirrors.0);
             memory[start..start + mirror.bytes.len()].copy_from_slice(&mirror.bytes);

@@ -1,5 +1,6 @@
 //! Steps of a link with memory: copy, apply, second pass, protect.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::place::{InFlight, PlaceError, Placer};
@@ -10,6 +11,7 @@ use super::error::{LinkError, LinkFailure, Place};
 use super::far::Plan;
 use super::layout::Layout;
 use super::linked::Linked;
+use super::mirrors::{Mirrors, Shared};
 use super::options::LinkOptions;
 use super::site::input_error;
 use super::symbols::to_index;
@@ -40,6 +42,9 @@ pub struct Placed<'d> {
     pub(crate) own: Own,
     pub(crate) rows: Vec<Row>,
     pub(crate) tls: tls::State,
+    /// Where mirrors are if links share them.
+    pub(crate) mirrors: Option<Arc<Mirrors>>,
+    pub(crate) shared: Shared,
     /// Whether this process's dynamic linker is asked for thread-local storage.
     pub(crate) process: bool,
 }
@@ -88,8 +93,18 @@ impl<'d> Link<'d> {
             own: Own::default(),
             rows: Vec::new(),
             tls: tls::State::default(),
+            mirrors: self.mirrors.filter(|_| is_below_2g(placer)),
+            shared: Shared::default(),
             process,
         })
+    }
+}
+
+/// Whether all that `placer` places fits 32-bit words of either kind, also what another link placed.
+fn is_below_2g(placer: &Placer) -> bool {
+    match placer {
+        Placer::Mapped { allocator, .. } => allocator.window().end() <= 1 << 31,
+        Placer::DryRun { .. } => false,
     }
 }
 
@@ -247,6 +262,8 @@ impl<'d> Placed<'d> {
             own,
             rows,
             tls,
+            mirrors: _,
+            shared,
             process: _,
         } = self;
         let memory = memory
@@ -264,6 +281,8 @@ impl<'d> Placed<'d> {
             own,
             rows,
             tls,
+            mirrors: shared,
+            debugger: options.debugger,
             share_hidden: options.share_hidden,
         })
     }

@@ -10,6 +10,7 @@ use crate::place::{PlaceError, Placer};
 
 use super::error::LinkFailure;
 use super::export::{ExportError, ModuleExports, unload_deferred};
+use super::mirrors::Mirrors;
 use super::module::{Arguments, Module};
 use super::options::LinkOptions;
 use super::process::{LibraryError, ProcessSymbols};
@@ -58,6 +59,7 @@ pub struct Session {
     options: LinkOptions,
     /// In the order of their loading.
     modules: Mutex<Vec<Weak<Module>>>,
+    mirrors: Arc<Mirrors>,
 }
 
 impl Session {
@@ -78,6 +80,7 @@ impl Session {
             process: ProcessSymbols::new().with_exit_functions(),
             options: LinkOptions::default(),
             modules: Mutex::new(Vec::new()),
+            mirrors: Arc::default(),
         }
     }
 
@@ -156,6 +159,7 @@ impl Session {
         unload_deferred();
         let earlier = Earlier::new(&self.modules);
         let mut link = Link::read(inputs, &self.options)?;
+        link.share_mirrors(&self.mirrors);
         let chain = Chain::default();
         link.resolve(
             &chain

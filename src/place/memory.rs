@@ -194,6 +194,11 @@ impl InFlight {
         result
     }
 
+    /// What places its sections.
+    pub(crate) const fn placer(&self) -> &Placer {
+        &self.placer
+    }
+
     fn page(&self) -> u64 {
         match &self.placer {
             Placer::Mapped { allocator, .. } => allocator.page_size(),

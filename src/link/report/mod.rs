@@ -3,14 +3,15 @@
 //! Addresses and 64-bit values are strings in lower-case hexadecimal, sizes, offsets and
 //! addends numbers, bytes hex strings. `memory` is read back after protection is final.
 
+use hashbrown::HashMap;
 use low2g_platform::AddrRange;
 use object::elf;
 use serde::Serialize;
 
 use crate::link::error::{LinkError, LinkFailure};
 use crate::link::linked::{Linked, PlacedSection};
-use crate::link::object::{Object, Section};
 use crate::link::symbols::to_index;
+use crate::link::value::Value;
 
 mod own;
 mod rows;
@@ -154,8 +155,9 @@ fn objects(linked: &Linked<'_>) -> Result<Vec<ObjectRow>, LinkFailure> {
     let mut rows = Vec::new();
     for (number, object) in linked.tables.objects.iter().enumerate() {
         let mut sections = Vec::new();
-        for (index, section) in object.sections.iter().enumerate().skip(1) {
-            sections.push(section_row(linked, number, object, index, section)?);
+        let values = linked.debug_values(number, &HashMap::new())?;
+        for index in 1..object.sections.len() {
+            sections.push(section_row(linked, number, index, &values)?);
         }
         sections.push(SectionRow {
             index: object.sections.len(),
@@ -180,15 +182,18 @@ fn objects(linked: &Linked<'_>) -> Result<Vec<ObjectRow>, LinkFailure> {
 fn section_row(
     linked: &Linked<'_>,
     number: usize,
-    object: &Object<'_>,
     index: usize,
-    section: &Section<'_>,
+    values: &[Value],
 ) -> Result<SectionRow, LinkFailure> {
+    let object = &linked.tables.objects[number];
+    let section = &object.sections[index];
     let alloc = section.is_alloc();
     let bytes = if alloc || section.is_zero_fill() {
         None
     } else {
-        Some(hex_bytes(&linked.unloaded_bytes(number, index)?))
+        let mut bytes = object.contents_of(index)?;
+        linked.relocate_unloaded(number, index, &mut bytes, values)?;
+        Some(hex_bytes(&bytes))
     };
     Ok(SectionRow {
         index,

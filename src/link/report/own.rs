@@ -1,6 +1,5 @@
 //! The dump's rows of what the link adds: slots, stubs, islands, thread-local storage.
 
-use crate::link::far::Key;
 use crate::link::linked::Linked;
 use crate::link::symbols::to_index;
 use crate::link::tls::Mode;
@@ -9,18 +8,6 @@ use crate::link::value::{self, IFUNC};
 use super::hex;
 use super::rows::{GotRow, StubRow, TlsRow};
 
-/// The name that a report shows for a slot's or stub's symbol.
-fn key_name(linked: &Linked<'_>, key: Key) -> String {
-    match key {
-        Key::Global(id) => {
-            String::from_utf8_lossy(linked.tables.symbols.list[to_index(id)].name).into_owned()
-        }
-        Key::Local { object, symbol } => {
-            linked.tables.objects[to_index(object)].symbol_display(to_index(symbol))
-        }
-    }
-}
-
 pub(super) fn got(linked: &Linked<'_>) -> Vec<GotRow> {
     let mut rows = Vec::new();
     for entry in &linked.plan.entries {
@@ -28,7 +15,7 @@ pub(super) fn got(linked: &Linked<'_>) -> Vec<GotRow> {
         for &user in &entry.slot_users {
             rows.push(GotRow {
                 object: linked.tables.objects[to_index(user)].name.clone(),
-                symbol: key_name(linked, entry.key),
+                symbol: linked.key_name(entry.key),
                 addr: hex(linked.slot_addr(slot)),
                 kind: "addr",
             });
@@ -52,12 +39,16 @@ pub(super) fn stubs(linked: &Linked<'_>) -> Vec<StubRow> {
     let mut rows = Vec::new();
     for entry in &linked.plan.entries {
         if let Some(mirror) = entry.mirror {
-            let offset = linked.plan.mirrors[to_index(mirror)].offset;
+            let mirror = to_index(mirror);
+            let addr = match linked.mirrors.addrs.get(mirror) {
+                Some(&addr) => addr,
+                None => linked.own.mirrors.1 + linked.plan.mirrors[mirror].offset,
+            };
             for &user in &entry.mirror_users {
                 rows.push(StubRow {
                     object: linked.tables.objects[to_index(user)].name.clone(),
-                    symbol: key_name(linked, entry.key),
-                    addr: hex(linked.own.mirrors.1 + offset),
+                    symbol: linked.key_name(entry.key),
+                    addr: hex(addr),
                     section: ".mirrors".to_owned(),
                     kind: "mirror",
                     target: hex(entry.value.addr),
@@ -69,7 +60,7 @@ pub(super) fn stubs(linked: &Linked<'_>) -> Vec<StubRow> {
         for &user in &entry.stub_users {
             rows.push(StubRow {
                 object: linked.tables.objects[to_index(user)].name.clone(),
-                symbol: key_name(linked, entry.key),
+                symbol: linked.key_name(entry.key),
                 addr: hex(linked.stub_addr(stub)),
                 section: ".stubs".to_owned(),
                 kind: if entry.value.has(IFUNC) {

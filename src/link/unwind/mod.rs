@@ -92,6 +92,19 @@ impl Frames {
         }
     }
 
+    /// All tables as one `.eh_frame` section: pointers are absolute, so it may lie anywhere.
+    pub(crate) fn eh_frame(&self) -> Vec<u8> {
+        let registered = self.registered.as_ref().map_or(&[][..], Registered::tables);
+        let mut bytes = Vec::new();
+        for table in self.tables.iter().chain(registered) {
+            let words = table.words.split_last().map_or(&[][..], |(_, words)| words);
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        // The end mark.
+        bytes.extend([0; 4]);
+        bytes
+    }
+
     /// Tells the unwinder; once only.
     pub(crate) fn register(&mut self) {
         if self.registered.is_none() && !self.tables.is_empty() {

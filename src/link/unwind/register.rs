@@ -90,6 +90,10 @@ impl Registered {
         Ok(registered)
     }
 
+    pub(super) fn tables(&self) -> &[Finished] {
+        &self.tables
+    }
+
     fn each(&self, unit: Unit, function: FrameFunction) {
         for table in &self.tables {
             let start = table.words.as_ptr().cast::<c_void>();

@@ -58,6 +58,8 @@ pub struct Capabilities {
     pub guard_in_place: bool,
     /// [`Platform::seal`] works (`mseal`).
     pub seal: bool,
+    /// [`Platform::claim_jit`] works (`MAP_JIT` on arm64 macOS).
+    pub jit_pages: bool,
 }
 
 /// One occupied stretch of address space, as a survey saw it.
@@ -174,6 +176,24 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
         protection: Protection,
     ) -> Result<AddrRange, ClaimError>;
 
+    /// Maps fresh memory near `hint`, inside `within`, that each thread sees either writable or
+    /// executable, never both, as it last chose with [`Platform::jit_write_protect`]; at first executable.
+    ///
+    /// # Errors
+    /// As [`Platform::claim_hinted`]; [`ClaimError::Unsupported`] where there is no such memory.
+    fn claim_jit(&self, hint: u64, len: u64, within: AddrRange) -> Result<AddrRange, ClaimError> {
+        let _ = (hint, len, within);
+        Err(ClaimError::Unsupported {
+            call: "mmap(MAP_JIT)",
+        })
+    }
+
+    /// Makes all memory of [`Platform::claim_jit`] executable (true) or writable (false) for the
+    /// calling thread; nothing where there is none.
+    fn jit_write_protect(&self, protected: bool) {
+        let _ = protected;
+    }
+
     /// Pages that can have two views, `len` bytes, zero-filled, not yet populated.
     ///
     /// # Errors
@@ -263,6 +283,13 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
     /// A number that differs in this process and in every process that forked off it; cheap
     /// enough to be asked before each random number.
     fn process(&self) -> u64;
+
+    /// Has every core that runs a thread of this process execute a serializing instruction, so that
+    /// none runs instructions it fetched before; says whether it did. False where the system has no
+    /// call for that, or refuses it.
+    fn serialize_cores(&self) -> bool {
+        false
+    }
 
     /// Makes code just written at `range` visible to instruction fetch on this core (nothing on x86-64).
     fn flush_instruction_cache(&self, range: AddrRange);

@@ -1,13 +1,16 @@
 //! A system's error numbers, with what each means to the backend's callers.
 
-/// Defines `Errno` with the given numbers of one system.
+/// Defines the type of one system's error numbers (`Errno` if no name is given) with their values.
 macro_rules! errnos {
     ($($name:ident = $code:literal, $words:literal;)*) => {
+        crate::errno::errnos! { Errno "errno"; $($name = $code, $words;)* }
+    };
+    ($type:ident $kind:literal; $($name:ident = $code:literal, $words:literal;)*) => {
         /// A raw error number of the kernel, positive.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub struct Errno(pub i32);
+        pub struct $type(pub i32);
 
-        impl Errno {
+        impl $type {
             $(#[doc = $words] pub const $name: Self = Self($code);)*
 
             /// The kernel's name for it and what it means; empty for a code not in the table.
@@ -20,10 +23,10 @@ macro_rules! errnos {
             }
         }
 
-        impl std::fmt::Display for Errno {
+        impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 match self.words() {
-                    "" => write!(f, "errno {}", self.0),
+                    "" => write!(f, concat!($kind, " {}"), self.0),
                     words => f.write_str(words),
                 }
             }

@@ -46,7 +46,9 @@ pub enum ClaimError {
 pub enum NoLowWindow {
     /// Mach-O's `__PAGEZERO` covers it.
     #[error(
-        "__PAGEZERO ends at {end:#x}: nothing below can be mapped; link the program with -Wl,-pagezero_size,0x10000"
+        "__PAGEZERO ends at {end:#x}: nothing below can be mapped; link the program with \
+         -Wl,-pagezero_size,0x10000 (deprecated from macOS 13 on, and not always obeyed), or place \
+         near an address"
     )]
     PageZero {
         /// Where `__PAGEZERO` ends.

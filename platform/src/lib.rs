@@ -1,7 +1,7 @@
 //! `low2g-platform`: what an operating system must supply to low2g.
 //!
 //! Layers: this crate imports nothing of low2g. [`contract`] is the port
-//! contract, [`linux`] and [`freebsd`] are backends, [`sim`] a simulated kernel with one
+//! contract, [`linux`], [`freebsd`] and [`macos`] are backends, [`sim`] a simulated kernel with one
 //! personality an operating system, on which the real backends run too.
 
 pub mod contract;
@@ -10,10 +10,12 @@ pub mod error;
 mod fork;
 pub mod freebsd;
 pub mod linux;
+pub mod macos;
 pub mod range;
 mod regions;
 pub mod sim;
 pub mod unsupported;
+mod view_set;
 
 pub use contract::{Backing, Capabilities, Config, Holder, Platform, Protection, Region};
 pub use error::{ClaimError, NoLowWindow, PlatformError};
@@ -34,7 +36,12 @@ mod choice {
         Ok(std::sync::Arc::new(crate::freebsd::native()?))
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    #[cfg(target_os = "macos")]
+    pub(super) fn native() -> Result<std::sync::Arc<dyn crate::Platform>, crate::PlatformError> {
+        Ok(std::sync::Arc::new(crate::macos::native()?))
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "macos")))]
     pub(super) use crate::unsupported::native;
 }
 

@@ -4,7 +4,8 @@ mod common;
 
 use common::suite::{exact, hinted, suite, views};
 use common::{OnClaims, PAGE, alone, pages, range, survey};
-use low2g_platform::sim::{FreeBsdOptions, LowMemory, SimOptions, Simulated};
+use low2g_platform::macos::Machine;
+use low2g_platform::sim::{FreeBsdOptions, LowMemory, MacOsOptions, SimOptions, Simulated};
 use low2g_platform::{AddrRange, Platform, Protection, linux, native, sim};
 
 /// Each test of the running system has an area of its own: they share one process.
@@ -78,8 +79,9 @@ fn running_system_shares_one_anchor() {
     }
 }
 
-/// Where simulated systems are asked.
+/// Where simulated systems are asked: low, and where there is no low memory.
 const SIMULATED: u64 = 0x1000_0000;
+const HIGH: u64 = 0x20_0000_0000;
 
 /// The suite on a simulated system, which then holds nothing of the backend's any more.
 fn check(name: &str, platform: impl Platform, kernel: &dyn Simulated, start: u64) {
@@ -185,5 +187,31 @@ fn simulated_freebsd() {
         let platform = sim::freebsd(options);
         let kernel = platform.kernel().clone();
         check(name, platform, &kernel, SIMULATED);
+    }
+}
+
+#[test]
+fn simulated_macos() {
+    let shrunk = || MacOsOptions {
+        pagezero: 0x1_0000,
+        ..MacOsOptions::default()
+    };
+    let cases = [
+        ("x86-64, linked for low memory", shrunk(), SIMULATED),
+        ("x86-64, as usually linked", MacOsOptions::default(), HIGH),
+        (
+            "arm64",
+            MacOsOptions {
+                machine: Machine::Arm64,
+                ..MacOsOptions::default()
+            },
+            HIGH,
+        ),
+    ];
+    for (name, options, start) in cases {
+        println!("macOS, {name}: {options:?}");
+        let platform = sim::macos(options);
+        let kernel = platform.kernel().clone();
+        check(name, platform, &kernel, start);
     }
 }

@@ -2,11 +2,14 @@
 
 mod common;
 
-use common::{LOW, OnClaims, PAGE, range};
+use common::{LOW, OnClaims, range, unit};
 use low2g_platform::freebsd::abi::Errno as FreeBsdErrno;
 use low2g_platform::linux::abi::Errno;
 use low2g_platform::linux::{LinuxPlatform, Options};
-use low2g_platform::sim::{FreeBsdOptions, SimFreeBsd, SimLinux, SimOptions, Simulated};
+use low2g_platform::macos::abi::KernReturn;
+use low2g_platform::sim::{
+    FreeBsdOptions, MacOsOptions, SimFreeBsd, SimLinux, SimMacOs, SimOptions, Simulated,
+};
 use low2g_platform::{AddrRange, ClaimError, Platform, Protection, sim};
 use std::fmt::Debug;
 
@@ -31,7 +34,18 @@ const FREEBSD_CODES: [FreeBsdErrno; 7] = [
     FreeBsdErrno::EMFILE,
 ];
 
+const MACOS_CODES: [KernReturn; 5] = [
+    KernReturn::NO_SPACE,
+    KernReturn::INVALID_ARGUMENT,
+    KernReturn::PROTECTION_FAILURE,
+    KernReturn::RESOURCE_SHORTAGE,
+    KernReturn::NOT_SUPPORTED,
+];
+
 const AREA: AddrRange = range(0x1000_0000, 0x1004_0000);
+
+/// Where there is no low memory.
+const HIGH: AddrRange = range(0x20_0000_0000, 0x20_0010_0000);
 
 /// Gives `claim` back; one planned failure may refuse the first time and leaves it mapped.
 fn release(platform: &dyn Platform, claim: AddrRange) {
@@ -44,32 +58,36 @@ fn release(platform: &dyn Platform, claim: AddrRange) {
 
 /// Uses everything of the contract; whatever fails is skipped, whatever succeeded is given back.
 fn scenario(platform: &dyn Platform) {
-    let exact = common::pages(AREA, 0, 4);
+    common::count_in_units_of(platform);
+    let has_low = platform.config().low_window.is_ok();
+    let area = if has_low { AREA } else { HIGH };
+    let page = unit();
+    let exact = common::pages(area, 0, 4);
     for protection in [Protection::ReadWrite, Protection::ReadExecute] {
         if platform.claim_exact(exact, protection).is_ok() {
             let _ = platform.claim_exact(exact, protection);
             if protection == Protection::ReadWrite {
                 let _ = platform.fill_pages(exact);
             }
-            let _ = platform.fence(common::pages(AREA, 3, 1));
-            let _ = platform.empty(common::pages(AREA, 0, 2));
-            let _ = platform.set_access(common::pages(AREA, 1, 1), Protection::Read);
+            let _ = platform.fence(common::pages(area, 3, 1));
+            let _ = platform.empty(common::pages(area, 0, 2));
+            let _ = platform.set_access(common::pages(area, 1, 1), Protection::Read);
             release(platform, exact);
         }
     }
-    let hint = common::pages(AREA, 8, 2);
-    for within in [LOW, AREA, range(0, PAGE)] {
+    let hint = common::pages(area, 8, 2);
+    for within in [LOW, area, range(0, page)] {
         let hinted =
             platform.claim_hinted(hint.start(), hint.len(), within, Protection::ReadExecute);
-        let low = platform.claim_low(PAGE, within, Protection::ReadExecute);
+        let low = platform.claim_low(page, within, Protection::ReadExecute);
         for claim in [hinted, low].into_iter().flatten() {
             assert!(within.encloses(claim), "{claim} was asked for in {within}");
             release(platform, claim);
         }
     }
-    if let Ok(backing) = platform.new_backing(2 * PAGE) {
-        let written = common::pages(AREA, 16, 2);
-        let run = common::pages(AREA, 24, 2);
+    if let Ok(backing) = platform.new_backing(2 * page) {
+        let written = common::pages(area, 16, 2);
+        let run = common::pages(area, 24, 2);
         for (view, protection) in [
             (written, Protection::ReadWrite),
             (run, Protection::ReadExecute),
@@ -148,6 +166,29 @@ fn every_call_fails_once_at_every_position_on_freebsd() {
                 let kernel = SimFreeBsd::new(options.clone());
                 let platform = || FreeBsdPlatform::new(kernel.clone(), Options::default()).ok();
                 run(&kernel, platform, position, errno.0, &options)
+            });
+        }
+    }
+}
+
+#[test]
+fn every_call_fails_once_at_every_position_on_macos() {
+    use low2g_platform::macos::{MacOsPlatform, Machine};
+    for (machine, pagezero) in [
+        (Machine::X86_64, 0x1_0000),
+        (Machine::X86_64, 1 << 32),
+        (Machine::Arm64, 1 << 32),
+    ] {
+        let options = MacOsOptions {
+            machine,
+            pagezero,
+            ..MacOsOptions::default()
+        };
+        for code in MACOS_CODES {
+            at_every_position(30, |position| {
+                let kernel = SimMacOs::new(options.clone());
+                let platform = || MacOsPlatform::new(kernel.clone()).ok();
+                run(&kernel, platform, position, code.0, &options)
             });
         }
     }

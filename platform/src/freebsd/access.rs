@@ -5,7 +5,6 @@
 //! until memory is short.
 
 use super::abi::{self, Errno};
-use super::views::forget;
 use super::{FreeBsdPlatform, Syscalls, os_error, prot_bits, retry};
 use crate::contract::Protection;
 use crate::error::PlatformError;
@@ -54,7 +53,7 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
         })
         .map_err(|errno| os_error("sysctl(KERN_PROC_VMMAP) for a discard", range, errno))?;
         for (part, prot) in parts {
-            if !self.is_view(part) {
+            if !self.views.touches(part) {
                 self.renew(part, prot)?;
             } else if prot & abi::PROT_WRITE != 0 {
                 self.sys.zero(part.start(), part.len());
@@ -82,13 +81,9 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
 
     pub(super) fn release_range(&self, range: AddrRange) -> Result<(), PlatformError> {
         self.check(range);
-        // Locked while the pages go: whoever gets the addresses next enters its views after that.
-        let mut views = self.views.lock();
-        let unmapped = self.sys.munmap(range.start(), range.len());
-        if unmapped.is_ok() {
-            forget(&mut views, range);
-        }
-        drop(views);
+        let unmapped = self
+            .views
+            .release(range, || self.sys.munmap(range.start(), range.len()));
         unmapped.map_err(|errno| self.limit_error("munmap", range, errno))
     }
 

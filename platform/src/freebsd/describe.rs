@@ -72,7 +72,7 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
             bit(abi::KVME_PROT_READ, 'r'),
             bit(abi::KVME_PROT_WRITE, 'w'),
             bit(abi::KVME_PROT_EXEC, 'x'),
-            if self.is_view(range) { 's' } else { 'p' },
+            if self.views.touches(range) { 's' } else { 'p' },
         ]
         .iter()
         .collect()

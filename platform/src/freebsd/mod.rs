@@ -32,9 +32,8 @@ pub use syscalls::{SysResult, Syscalls};
 use crate::contract::{Backing, Config, Platform, Protection, Region};
 use crate::error::{ClaimError, PlatformError};
 use crate::range::AddrRange;
+use crate::view_set::ViewSet;
 use abi::Errno;
-use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a user of the backend may choose.
@@ -62,8 +61,8 @@ pub struct FreeBsdPlatform<S: Syscalls> {
     exclusive: bool,
     /// Whether `mmap` takes `PROT_MAX`.
     prot_max: bool,
-    /// Views of shared objects, start to end: their pages are discarded otherwise than private ones.
-    views: Mutex<BTreeMap<u64, u64>>,
+    /// Views of shared objects: their pages are discarded otherwise than private ones.
+    views: ViewSet,
 }
 
 impl<S: Syscalls> FreeBsdPlatform<S> {
@@ -79,7 +78,7 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
             config: probed.config,
             exclusive: probed.exclusive,
             prot_max: probed.prot_max,
-            views: Mutex::new(BTreeMap::new()),
+            views: ViewSet::default(),
         })
     }
 

@@ -36,6 +36,7 @@ pub(super) fn probe<S: Syscalls>(sys: &S) -> Result<Probed, PlatformError> {
         protect_to_execute: protect_to_execute(sys, page_size, prot_max),
         guard_in_place: false,
         seal: false,
+        jit_pages: false,
     };
     let floor = align_up(FLOOR, page_size).expect("small");
     let config = Config {

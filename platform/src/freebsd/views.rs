@@ -13,7 +13,6 @@ use super::{FreeBsdPlatform, Syscalls, os_error, prot_bits, retry};
 use crate::contract::{Backing, Protection};
 use crate::error::{ClaimError, PlatformError};
 use crate::range::AddrRange;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A shared-memory object of fixed length.
@@ -94,33 +93,7 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
             self.unmap_fresh(start, len)?;
             return Err(self.refusal("minherit(INHERIT_NONE)", range, errno));
         }
-        self.views.lock().insert(start, range.end());
+        self.views.add(range);
         Ok(())
-    }
-
-    /// Whether (part of) `range` is a view.
-    pub(super) fn is_view(&self, range: AddrRange) -> bool {
-        let views = self.views.lock();
-        let before = views.range(..range.end()).next_back();
-        before.is_some_and(|(_, &end)| end > range.start())
-    }
-}
-
-/// `range` holds no view any more.
-pub(super) fn forget(views: &mut BTreeMap<u64, u64>, range: AddrRange) {
-    let overlapping: Vec<(u64, u64)> = views
-        .range(..range.end())
-        .rev()
-        .take_while(|&(_, &end)| end > range.start())
-        .map(|(&start, &end)| (start, end))
-        .collect();
-    for (start, end) in overlapping {
-        views.remove(&start);
-        if start < range.start() {
-            views.insert(start, range.start());
-        }
-        if end > range.end() {
-            views.insert(range.end(), end);
-        }
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn probe<S: Syscalls>(sys: &S, options: &Options) -> Result<Probed, P
         protect_to_execute: protect_to_execute(sys, page_size),
         guard_in_place: sys.madvise(0, 0, abi::MADV_GUARD_INSTALL).is_ok(),
         seal: sys.mseal(0, 0).is_ok(),
+        jit_pages: false,
     };
     let config = Config {
         page_size,

@@ -11,16 +11,19 @@ mod controls;
 pub mod freebsd;
 mod kernel;
 pub mod linux;
+pub mod macos;
 mod space;
 
 pub use controls::Simulated;
 pub use freebsd::{FreeBsdOptions, MapExcl, SimFreeBsd};
 pub use kernel::SimKernel;
 pub use linux::{LowMemory, Map32Bit, SimLinux, SimOptions};
+pub use macos::{MacOsOptions, SimMacOs};
 pub use space::{Owner, SimMapping};
 
 use crate::freebsd::FreeBsdPlatform;
 use crate::linux::{LinuxPlatform, Options};
+use crate::macos::MacOsPlatform;
 
 /// The Linux backend on a simulated kernel.
 ///
@@ -54,6 +57,23 @@ impl FreeBsdPlatform<SimFreeBsd> {
     /// The simulated kernel below, to inspect it and to inject trouble.
     #[must_use]
     pub fn kernel(&self) -> &SimFreeBsd {
+        self.syscalls()
+    }
+}
+
+/// The macOS backend on a simulated system.
+///
+/// # Panics
+/// Never: what the backend asks at first always works there.
+#[must_use]
+pub fn macos(options: MacOsOptions) -> MacOsPlatform<SimMacOs> {
+    MacOsPlatform::new(SimMacOs::new(options)).expect("the simulated system has a program")
+}
+
+impl MacOsPlatform<SimMacOs> {
+    /// The simulated kernel below, to inspect it and to inject trouble.
+    #[must_use]
+    pub fn kernel(&self) -> &SimMacOs {
         self.syscalls()
     }
 }

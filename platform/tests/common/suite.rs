@@ -111,7 +111,14 @@ fn low(platform: &dyn Platform, area: AddrRange) {
     expect_bytes(platform, claim.start(), b"low\0");
     platform.give_back(claim).expect("ours");
     let before = survey(platform, LOW);
-    expect_occupied(platform.claim_low(unit(), area, Protection::ReadWrite));
+    // Some systems begin to search at the bottom of the range, and find room.
+    match platform.claim_low(unit(), area, Protection::ReadWrite) {
+        Ok(claim) => {
+            assert!(area.encloses(claim), "{claim}");
+            platform.give_back(claim).expect("ours");
+        }
+        elsewhere => expect_occupied(elsewhere),
+    }
     assert_eq!(
         survey(platform, LOW),
         before,

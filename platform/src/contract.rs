@@ -284,6 +284,13 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
     /// enough to be asked before each random number.
     fn process(&self) -> u64;
 
+    /// Has every core that runs a thread of this process execute a serializing instruction, so that
+    /// none runs instructions it fetched before; says whether it did. False where the system has no
+    /// call for that, or refuses it.
+    fn serialize_cores(&self) -> bool {
+        false
+    }
+
     /// Makes code just written at `range` visible to instruction fetch on this core (nothing on x86-64).
     fn flush_instruction_cache(&self, range: AddrRange);
 }

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use low2g_platform::{AddrRange, Platform, PlatformError, Protection, align_up};
 
 use crate::alloc::builder::{Builder, Hardening};
 use crate::alloc::claim::Want;
-use crate::alloc::code_arena::CodeArena;
+use crate::alloc::code::{CodeTier, PublishedCode};
 use crate::alloc::error::AllocError;
 use crate::alloc::exact::Source;
 use crate::alloc::heap::Heap;
@@ -23,7 +24,6 @@ use crate::alloc::reach::Reach;
 use crate::alloc::snapshot::{self, SnapshotRegion};
 use crate::alloc::space::{Kind, Owned};
 use crate::alloc::statistics::Statistics;
-use crate::alloc::tier::Tier;
 
 /// A low-address allocator.
 #[derive(Clone, Debug)]
@@ -51,7 +51,10 @@ pub(crate) struct Inner {
     pub(crate) heap: Heap,
     pub(crate) raw_owned: RawOwned,
     pub(crate) retired: Retired,
-    pub(crate) code: SpinLock<Tier<CodeArena>>,
+    pub(crate) raw_code: SpinLock<HashMap<u64, PublishedCode>>,
+    /// Whether views that execute are made final.
+    pub(crate) seal_code: bool,
+    pub(crate) code: SpinLock<CodeTier>,
 }
 
 /// What is to be mapped.
@@ -200,6 +203,8 @@ impl LowAllocator {
         let code = self.inner.code.lock();
         statistics.code_arena_bytes = code.arena_bytes;
         statistics.code_slot_bytes = code.slot_bytes;
+        statistics.code_batches_serialized = code.serialized;
+        statistics.code_batches_unserialized = code.unserialized;
         statistics
     }
 

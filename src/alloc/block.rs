@@ -11,8 +11,7 @@ use crate::alloc::certificate::Certificate;
 use crate::alloc::error::{AllocError, Misuse};
 use crate::alloc::heap::Taken;
 use crate::alloc::own::Own;
-use crate::alloc::policy::Placement;
-use crate::alloc::slots::{Pick, class_of, class_size};
+use crate::alloc::slots::{class_of, class_size};
 use crate::alloc::space::Kind;
 
 /// Low memory for data, zeroed; dropping it frees it.
@@ -124,14 +123,6 @@ impl LowAllocator {
                 .expect("the slot was just picked");
         }
         refused
-    }
-
-    /// How this allocator's placement picks code slots.
-    pub(crate) fn pick<'a>(&self, below: &'a dyn Fn(u64) -> u64) -> Pick<'a> {
-        match self.placement() {
-            Placement::FirstFit => Pick::Lowest,
-            Placement::Randomized | Placement::Kernel => Pick::Random(below),
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use low2g_platform::Platform;
 
 use crate::alloc::allocator::{Inner, LowAllocator};
+use crate::alloc::code::CodeTier;
 use crate::alloc::error::AllocError;
 use crate::alloc::fork;
 use crate::alloc::heap::{Heap, HeapSettings};
@@ -28,6 +29,7 @@ pub struct Builder {
     min_conditional_entropy: f64,
     byte_limit: u64,
     hardening: Hardening,
+    seal_code: bool,
     global: bool,
 }
 
@@ -82,6 +84,7 @@ impl Default for Builder {
             min_conditional_entropy: 0.0,
             byte_limit: u64::MAX,
             hardening: Hardening::DEFAULT,
+            seal_code: false,
             global: false,
         }
     }
@@ -188,6 +191,18 @@ impl Builder {
         self
     }
 
+    /// Whether the views that execute are made final (`mseal`, Linux 6.10): nothing in the process,
+    /// this allocator included, can unmap them, map over them or change their access until it ends
+    /// (default: no).
+    ///
+    /// The cost: their address space is never given back. Functions can still be freed and their
+    /// slots used again, but an arena stays when it is empty, also after the allocator is gone.
+    #[must_use]
+    pub fn seal_code(mut self, seal: bool) -> Self {
+        self.seal_code = seal;
+        self
+    }
+
     /// For an allocator that serves others' bookkeeping.
     pub(crate) fn behind_global(mut self) -> Self {
         self.global = true;
@@ -199,7 +214,8 @@ impl Builder {
     /// # Errors
     /// [`AllocError::NoLowWindow`] or [`AllocError::EmptyReach`] if the reach holds no usable
     /// address here; [`AllocError::BadRequest`] for a floor below [`HARD_FLOOR`] or a minimum
-    /// that is not a number; [`AllocError::Platform`] if this system cannot be used.
+    /// that is not a number; [`AllocError::Unsupported`] if views are to be sealed and this system
+    /// cannot do that; [`AllocError::Platform`] if this system cannot be used.
     pub fn build(self) -> Result<LowAllocator, AllocError> {
         if self.floor < HARD_FLOOR {
             return Err(AllocError::BadRequest {
@@ -228,8 +244,12 @@ impl Builder {
         };
         let window = self.reach.window_above(platform.config(), self.floor)?;
         let hardening = self.hardening;
+        if self.seal_code && !platform.config().capabilities.seal {
+            return Err(AllocError::Unsupported { call: "mseal" });
+        }
+        let random = self.placement != Placement::FirstFit;
         let settings = HeapSettings {
-            random: self.placement != Placement::FirstFit,
+            random,
             late: hardening.late_slots,
             clear_on_free: hardening.clear_on_free,
         };
@@ -240,6 +260,8 @@ impl Builder {
             self.byte_limit,
         );
         let seed = pages.state.lock().random.derive(u64::MAX - 1);
+        let random = random.then(|| pages.state.lock().random.derive(u64::MAX - 2));
+        let code = CodeTier::new(&*platform, random, hardening.late_slots);
         let has_minimum = self.min_entropy > 0.0 || self.min_conditional_entropy > 0.0;
         Ok(Inner {
             min_conditional_entropy: self.min_conditional_entropy,
@@ -256,7 +278,9 @@ impl Builder {
             min_entropy: self.min_entropy,
             floor: self.floor,
             window,
-            code: SpinLock::default(),
+            seal_code: self.seal_code,
+            raw_code: SpinLock::default(),
+            code: SpinLock::new(code),
         })
     }
 }

@@ -160,6 +160,12 @@ pub enum AllocError {
         /// The limit.
         limit: u64,
     },
+    /// Code that a parent process was writing is published in a child, which cannot write it.
+    #[error("the code at {addr:#x} belongs to the parent process: allocate it again after fork")]
+    Inherited {
+        /// Where it would execute.
+        addr: u64,
+    },
     /// A freed block was found changed.
     #[error(transparent)]
     Misuse(#[from] Misuse),

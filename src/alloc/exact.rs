@@ -13,14 +13,18 @@ use crate::alloc::space::Shape;
 pub(crate) enum Source<'a> {
     /// Fresh private ones.
     Private(Protection),
-    /// All of a backing.
-    View(&'a dyn Backing, Protection),
+    /// Those of a backing, from so many bytes on.
+    View {
+        backing: &'a dyn Backing,
+        offset: u64,
+        protection: Protection,
+    },
 }
 
 impl Source<'_> {
     /// Whether there is only one way to claim it.
     pub(crate) const fn is_view(self) -> bool {
-        matches!(self, Self::View(..))
+        matches!(self, Self::View { .. })
     }
 }
 
@@ -42,8 +46,12 @@ pub(crate) fn claim_at(
 ) -> Result<Exactness, ClaimError> {
     let platform = &*pages.platform;
     let protection = match source {
-        Source::View(backing, protection) => {
-            platform.claim_view_exact(backing, 0, range, protection)?;
+        Source::View {
+            backing,
+            offset,
+            protection,
+        } => {
+            platform.claim_view_exact(backing, offset, range, protection)?;
             return Ok(Exactness::Claimed);
         }
         Source::Private(protection) => protection,

@@ -1,7 +1,8 @@
 //! `fork`: no lock of an allocator is caught half-way, and what the child inherits is its own.
 //!
 //! ```text
-//!   prepare   takes every lock of every allocator     (no arena is half made, no list half changed)
+//!   prepare   takes every lock of every allocator     (no arena is half made, no list half changed),
+//!             and marks the code slots in use: the parent will not write them again
 //!   parent    leaves them
 //!   child     leaves them; code arenas are closed, addresses are drawn from another stream
 //! ```
@@ -46,6 +47,8 @@ pub(crate) fn uninterrupted<T>(make: impl FnOnce() -> T) -> T {
 pub(crate) fn admit(
     build: impl FnOnce() -> Result<Inner, AllocError>,
 ) -> Result<Arc<Inner>, AllocError> {
+    // The first allocation of a program with a global allocator of ours builds that one, here.
+    let _inside = Entered::new();
     let mut allocators = forks().allocators.lock();
     let inner = Arc::new(build()?);
     if !inner.simulated {
@@ -91,13 +94,11 @@ fn leave() -> Vec<Arc<Inner>> {
 }
 
 extern "C" fn parent() {
-    let _inside = Entered::new();
-    // The last reference to an allocator may be among them.
+    // The last reference to an allocator may be among them; what it allocated is freed as it was.
     drop(leave());
 }
 
 extern "C" fn child() {
-    let _inside = Entered::new();
     for inner in leave() {
         inner.begin_as_child();
     }
@@ -108,7 +109,10 @@ impl Inner {
     fn lock_for_fork(&self) {
         self.heap.lock_for_fork();
         self.raw_owned.lock().keep();
-        self.code.lock().keep();
+        self.raw_code.lock().keep();
+        let mut code = self.code.lock();
+        code.share();
+        code.keep();
         self.retired.lock_for_fork();
         self.pages.state.lock().keep();
     }
@@ -125,11 +129,15 @@ impl Inner {
         // SAFETY: as above.
         drop(unsafe { self.code.resume() });
         // SAFETY: as above.
+        drop(unsafe { self.raw_code.resume() });
+        // SAFETY: as above.
         drop(unsafe { self.raw_owned.resume() });
         // SAFETY: as above.
         unsafe { self.heap.unlock_after_fork() };
     }
 
     /// What changes for a child, whose only thread this is.
-    fn begin_as_child(&self) {}
+    fn begin_as_child(&self) {
+        self.close_inherited_code();
+    }
 }

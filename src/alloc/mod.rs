@@ -33,7 +33,6 @@ pub mod space;
 pub mod statistics;
 
 mod claim;
-mod code_arena;
 mod containers;
 mod exact;
 mod fork;
@@ -45,13 +44,12 @@ mod pages;
 mod raw;
 mod slots;
 mod sync;
-mod tier;
 
 pub use allocator::{LowAllocator, MapRequest};
 pub use block::LowBlock;
 pub use builder::Builder;
 pub use certificate::{Certificate, Step};
-pub use code::{CodeBlock, CodeViews, PublishedCode};
+pub use code::{CodeBatch, CodeBlock, CodeViews, PublishedCode};
 pub use error::{AllocError, HeldBy, Misuse};
 pub use global::LowGlobal;
 pub use low32::Low32;

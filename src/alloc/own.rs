@@ -151,24 +151,31 @@ impl LowAllocator {
 
     /// Ends the life of a block of its own, whose bytes nobody refers to any more.
     pub(crate) fn retire(&self, own: Own) {
+        self.retire_mapping(own.mapping);
+    }
+
+    /// Gives a mapping up, through the quarantine if there is one; says whether it waits there.
+    pub(crate) fn retire_mapping(&self, mut mapping: Mapping) -> bool {
         let retired = &self.inner.retired;
-        let mut mapping = own.mapping;
         // A large block would push everything else out, and its address space is scarce.
         if mapping.range().len() > retired.most_bytes / 2 {
-            return;
+            return false;
         }
         // What cannot be made inaccessible is not kept.
-        if mapping.guard(mapping.range()).is_ok() {
-            let out = retired.push(mapping, self.random_below(1 << 32));
-            // Unmapping needs no lock of the quarantine.
-            drop(out);
+        if mapping.guard(mapping.range()).is_err() {
+            return false;
         }
+        let out = retired.push(mapping, self.random_below(1 << 32));
+        // Unmapping needs no lock of the quarantine.
+        drop(out);
+        true
     }
 
     /// Gives back what is held for later: freed blocks in quarantine, and empty arenas.
     pub fn trim(&self) {
         self.inner.retired.flush();
         self.inner.heap.flush();
+        self.flush_code();
     }
 
     /// Runs `allocate`; if the window or a limit is exhausted, once more after a trim.

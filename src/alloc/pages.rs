@@ -165,6 +165,14 @@ impl Pages {
         state.space.forget_others(window);
     }
 
+    /// Forgets a whole claim that this process no longer has: a child does not get write views.
+    pub(crate) fn disown(&self, range: AddrRange) {
+        let mut state = self.state.lock();
+        state.statistics.live_mappings -= 1;
+        state.statistics.live_bytes -= range.len();
+        state.space.remove(range.start());
+    }
+
     /// Gives a whole claim back. What the system refuses to take is made
     /// inaccessible, emptied, kept out of use and tried again later.
     pub(crate) fn release(&self, range: AddrRange) {

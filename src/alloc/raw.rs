@@ -117,6 +117,13 @@ impl LowAllocator {
                 in_use,
             });
         }
+        if let Some((range, in_use)) = self.code_around(addr) {
+            return Some(Owned {
+                range,
+                kind: Kind::CodeArena,
+                in_use,
+            });
+        }
         let state = self.inner.pages.state.lock();
         let byte = AddrRange::at(addr, 1)?;
         let (range, owner) = state.space.taken_in(byte).next()?;

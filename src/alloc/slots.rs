@@ -1,12 +1,4 @@
-//! Slots of equal size in an arena: their sizes, and which of them are used.
-//!
-//! All bookkeeping is out of line: nothing here knows an address of memory
-//! that it could touch, and no block's neighbour is a header.
-//!
-//! Invariants:
-//! - a slot is used or free, and given back only while used (asserted: that is
-//!   a double free);
-//! - `free` is the number of clear bits below `count`.
+//! The sizes of slots: which one a block of some size and alignment gets, and its number.
 
 use low2g_platform::{to_u64, to_usize};
 
@@ -15,15 +7,6 @@ const QUANTUM: u64 = 16;
 
 /// Last class of the small spacing.
 const LINEAR_END: u64 = 128;
-
-/// Candidates below which a randomized pick first adds an arena: 8 bits.
-const CANDIDATES: u64 = 256;
-
-/// Slots of a new arena, so that it serves as many picks as it has candidates at first.
-const SLOTS_PER_ARENA: u64 = 2 * CANDIDATES;
-
-/// Smallest arena in bytes.
-const ARENA: u64 = 256 << 10;
 
 /// The slot size for `size` bytes aligned to `align`, a power of two: every 16 bytes up to
 /// 128, then four sizes between powers of two. At most a fifth of a slot is lost to size.
@@ -75,124 +58,6 @@ pub(crate) fn class_size(class: usize) -> u64 {
     }
     let (doubling, quarter) = ((class - 8) / 4, (class - 8) % 4);
     (LINEAR_END << doubling) / 4 * (5 + quarter)
-}
-
-/// How a slot is chosen.
-pub(crate) enum Pick<'a> {
-    /// Uniformly; gives a random number below its argument.
-    Random(&'a dyn Fn(u64) -> u64),
-    /// The lowest.
-    Lowest,
-}
-
-impl Pick<'_> {
-    /// Bytes of an arena for slots of `slot` bytes.
-    pub(crate) fn arena_bytes(&self, slot: u64, page: u64) -> u64 {
-        let slots = match self {
-            Self::Random(_) => SLOTS_PER_ARENA,
-            Self::Lowest => 8,
-        };
-        (slots * slot).max(ARENA).next_multiple_of(page)
-    }
-
-    /// Whether an arena should be added before picking among `free` slots.
-    pub(crate) fn wants_arena(&self, free: u64) -> bool {
-        match self {
-            Self::Random(_) => free < CANDIDATES,
-            Self::Lowest => free == 0,
-        }
-    }
-}
-
-/// Which slots of one arena are used.
-#[derive(Debug)]
-pub(crate) struct Slots {
-    used: Vec<u64>,
-    count: usize,
-    free: usize,
-    /// No word below this one has a free slot.
-    lowest: usize,
-}
-
-const WORD: usize = 64;
-
-impl Slots {
-    /// `count` free slots.
-    pub(crate) fn new(count: u64) -> Self {
-        let count = to_usize(count);
-        let words = count.div_ceil(WORD);
-        let mut used = vec![0; words];
-        // Bits past the end count as used, so that no pick must look at the count.
-        if !count.is_multiple_of(WORD) {
-            used[words - 1] = u64::MAX << (count % WORD);
-        }
-        Self {
-            used,
-            count,
-            free: count,
-            lowest: 0,
-        }
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        to_u64(self.count)
-    }
-
-    pub(crate) fn free(&self) -> u64 {
-        to_u64(self.free)
-    }
-
-    /// Whether no slot is used.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.free == self.count
-    }
-
-    /// The `index`-th free slot, ascending.
-    fn nth_free(&self, mut index: u64) -> Option<usize> {
-        for (position, word) in self.used.iter().enumerate().skip(self.lowest) {
-            let free = u64::from(word.count_zeros());
-            if index >= free {
-                index -= free;
-                continue;
-            }
-            let mut rest = !word;
-            for _ in 0..index {
-                rest &= rest - 1;
-            }
-            return Some(position * WORD + to_usize(u64::from(rest.trailing_zeros())));
-        }
-        None
-    }
-
-    /// Takes the `index`-th free slot; says which it is.
-    pub(crate) fn take(&mut self, index: u64) -> Option<u64> {
-        let slot = self.nth_free(index)?;
-        let (word, bit) = (slot / WORD, 1 << (slot % WORD));
-        self.used[word] |= bit;
-        self.free -= 1;
-        while self
-            .used
-            .get(self.lowest)
-            .is_some_and(|word| *word == u64::MAX)
-        {
-            self.lowest += 1;
-        }
-        Some(to_u64(slot))
-    }
-
-    /// Frees a used slot.
-    pub(crate) fn give(&mut self, slot: u64) {
-        let slot = to_usize(slot);
-        let (word, bit) = (slot / WORD, 1 << (slot % WORD));
-        assert!(
-            slot < self.count && self.used[word] & bit != 0,
-            "slot {slot} of {} is freed twice",
-            self.count
-        );
-        self.used[word] &= !bit;
-        self.free += 1;
-        self.lowest = self.lowest.min(word);
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,10 @@ pub struct Statistics {
     pub code_arena_bytes: u64,
     /// Bytes of slots in use in those.
     pub code_slot_bytes: u64,
+    /// Batches of freed code slots for which all cores were serialized before they were used again.
+    pub code_batches_serialized: u64,
+    /// Those for which this system could not do that.
+    pub code_batches_unserialized: u64,
     /// Claims that the system was asked for.
     pub attempts: u64,
     /// Claims that met something in the way.

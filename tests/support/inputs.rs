@@ -129,6 +129,121 @@ pub(crate) fn compress() -> Program {
     }
 }
 
+/// bzip2 and lz4 as archives, and a driver.
+pub(crate) fn bzip2_lz4() -> Program {
+    let bzip2 = sources::package("bzip2-sys").join("bzip2-1.0.8");
+    let lz4 = sources::package("lz4-sys").join("liblz4/lib");
+    let options = flags(&["-w", &include(&bzip2), &include(&lz4)]);
+    let files = |folder: &Path, names: &[&str]| -> Vec<PathBuf> {
+        let sources: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+        build::objects(&sources, &options)
+    };
+    let bzip2 = [
+        "blocksort.c",
+        "huffman.c",
+        "crctable.c",
+        "randtable.c",
+        "compress.c",
+        "decompress.c",
+        "bzlib.c",
+    ]
+    .map(|name| (&bzip2, name));
+    let bzip2 = files(bzip2[0].0, &bzip2.map(|(_, name)| name));
+    let lz4 = files(&lz4, &["lz4.c", "lz4hc.c", "lz4frame.c", "xxhash.c"]);
+    Program {
+        name: "bzip2_lz4",
+        files: vec![
+            build::object(&input("archives/bzip2_lz4.c"), &options),
+            build::archive("libbz2.a", &bzip2),
+            build::archive("liblz4.a", &lz4),
+        ],
+        libraries: vec![],
+        native_flags: vec![],
+    }
+}
+
+/// mimalloc as one object, whose heaps are thread-local, and a driver with threads.
+pub(crate) fn mimalloc() -> Program {
+    let folder = sources::package("libmimalloc-sys").join("c_src/mimalloc/v2");
+    let options = flags(&[
+        "-w",
+        &include(&folder.join("include")),
+        &include(&folder.join("src")),
+    ]);
+    let files = [input("archives/mimalloc.c"), folder.join("src/static.c")];
+    Program {
+        name: "mimalloc",
+        files: build::objects(&files, &options),
+        libraries: vec![],
+        native_flags: vec!["-pthread"],
+    }
+}
+
+/// Flags of C++ in the small model.
+fn cpp_flags(more: &[&str]) -> Vec<String> {
+    let mut all = flags(&["-std=c++17", "-w"]);
+    all.extend(more.iter().map(|&flag| flag.to_owned()));
+    all
+}
+
+/// harfbuzz, which is one C++ source that includes all others, and a driver that shapes text.
+pub(crate) fn harfbuzz() -> Program {
+    let folder = sources::package("harfbuzz-sys").join("harfbuzz/src");
+    let include = include(&folder);
+    // -O1: it takes a third of -O2's time.
+    let options = cpp_flags(&[
+        "-O1",
+        "-DHAVE_PTHREAD",
+        "-fno-exceptions",
+        "-fno-rtti",
+        &include,
+    ]);
+    let library = build::object(&folder.join("harfbuzz.cc"), &options);
+    let driver = build::object(
+        &input("archives/harfbuzz.cpp"),
+        &cpp_flags(&["-O1", &include]),
+    );
+    Program {
+        name: "harfbuzz",
+        files: vec![driver, library],
+        libraries: vec!["libstdc++.so.6", "libm.so.6"],
+        native_flags: vec!["-lstdc++", "-lm"],
+    }
+}
+
+/// A driver of tests/inputs/archives with a static archive as Debian ships it.
+///
+/// # Errors
+///
+/// What to install, when the archive is not there.
+pub(crate) fn with_archive(
+    name: &'static str,
+    source: &str,
+    archive: &str,
+    debian: &str,
+) -> Result<Program, String> {
+    let mut ask = std::process::Command::new(build::cc());
+    let answer = ask.arg(format!("-print-file-name={archive}")).output();
+    let path = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).trim().to_owned());
+    let path = path
+        .map(PathBuf::from)
+        .map_err(|error| format!("{ask:?}: {error}"))?;
+    if !path.is_absolute() {
+        return Err(format!("there is no {archive}: install Debian's {debian}"));
+    }
+    let driver = if source.ends_with("cpp") {
+        build::object(&input(source), &cpp_flags(&[]))
+    } else {
+        build::object(&input(source), &flags(&["-w"]))
+    };
+    Ok(Program {
+        name,
+        files: vec![driver, path],
+        libraries: vec![],
+        native_flags: vec!["-lm", "-pthread"],
+    })
+}
+
 /// Debian's static CPython 3.11, as shipped, with a main program.
 ///
 /// # Errors

@@ -86,6 +86,23 @@ impl<S: Syscalls> LinuxPlatform<S> {
             .map_err(|errno| self.limit_error("munmap", range, errno))
     }
 
+    /// `membarrier`, for which a process registers once (again in a child, if it has to).
+    pub(super) fn serialize_all_cores(&self) -> bool {
+        let barrier = || {
+            self.sys
+                .membarrier(abi::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE)
+        };
+        match barrier() {
+            Err(Errno::EPERM) => {}
+            done => return done.is_ok(),
+        }
+        let register = abi::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;
+        self.sys
+            .membarrier(register)
+            .and_then(|()| barrier())
+            .is_ok()
+    }
+
     /// Fills `buffer`, however often a signal interrupts.
     pub(super) fn fill_random(&self, buffer: &mut [u8]) {
         let mut rest = buffer;

@@ -230,6 +230,10 @@ unsafe impl<S: Syscalls> Platform for LinuxPlatform<S> {
         self.sys.process()
     }
 
+    fn serialize_cores(&self) -> bool {
+        self.serialize_all_cores()
+    }
+
     fn flush_instruction_cache(&self, range: AddrRange) {
         self.sys.flush_instruction_cache(range.start(), range.len());
     }

@@ -213,6 +213,16 @@ impl Syscalls for NativeSyscalls {
         check(unsafe { libc::prctl(libc::PR_GET_MDWE, 0_u64, 0_u64, 0_u64, 0_u64) })
     }
 
+    fn membarrier(&self, command: i32) -> SysResult<()> {
+        // SAFETY: membarrier takes integers only.
+        let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0_u32, 0_i32) };
+        if result < 0 {
+            Err(last_errno())
+        } else {
+            Ok(())
+        }
+    }
+
     fn getrandom(&self, buffer: &mut [u8]) -> SysResult<usize> {
         // SAFETY: the kernel writes at most `len` bytes into the exclusively borrowed buffer.
         check_size(unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) })

@@ -140,6 +140,12 @@ pub trait Syscalls: std::fmt::Debug + Send + Sync + 'static {
     /// The kernel's.
     fn prctl_get_mdwe(&self) -> SysResult<i32>;
 
+    /// `membarrier`, flags 0 (4.3).
+    ///
+    /// # Errors
+    /// The kernel's; `EPERM` for a command that the process has not registered for.
+    fn membarrier(&self, command: i32) -> SysResult<()>;
+
     /// `getrandom`, flags 0; the number of bytes filled.
     ///
     /// # Errors

@@ -48,6 +48,12 @@ impl<T> Quarantine<T> {
         self.queue.pop_front().or_else(|| self.places.pop())
     }
 
+    /// Drops all but those of which `keep` says so.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        self.places.retain(&keep);
+        self.queue.retain(&keep);
+    }
+
     /// Lets all out.
     pub(crate) fn drain(&mut self) -> Vec<T> {
         std::iter::from_fn(|| self.pop()).collect()

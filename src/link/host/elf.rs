@@ -6,8 +6,9 @@ use std::io::Write as _;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _};
+use std::sync::OnceLock;
 
-use super::unix::{found_at, handle_of, unversioned};
+use super::unix::{found_at, function, handle_of, unversioned};
 use super::{Scope, Segment, SegmentKind};
 
 // Flags of program headers (gABI, chapter 5); the crate libc has them for Linux only.
@@ -20,11 +21,16 @@ pub(crate) fn symbol(scope: Scope, name: &CStr, version: Option<&CStr>) -> Optio
     let Some(version) = version else {
         return unversioned(scope, name);
     };
-    let handle = handle_of(scope);
+    // musl has no versions and not this function.
+    static FOUND: OnceLock<Option<Dlvsym>> = OnceLock::new();
+    // SAFETY: where it is there it has this signature (dlvsym(3)).
+    let dlvsym = (*FOUND.get_or_init(|| unsafe { function(c"dlvsym") }))?;
     // SAFETY: the handle came from dlopen and was never closed, or is RTLD_DEFAULT; both
     // strings end in NUL.
-    found_at(unsafe { libc::dlvsym(handle, name.as_ptr(), version.as_ptr()) })
+    found_at(unsafe { dlvsym(handle_of(scope), name.as_ptr(), version.as_ptr()) })
 }
+
+type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
 
 /// An object that the dynamic linker has loaded, while it holds its list.
 #[derive(Debug)]

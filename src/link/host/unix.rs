@@ -85,7 +85,7 @@ pub(crate) fn at_exit(handler: extern "C" fn()) -> bool {
 ///
 /// # Safety
 /// `F` must be the `Option` of a function pointer type that fits the function, if there is one.
-unsafe fn function<F>(name: &CStr) -> F {
+pub(super) unsafe fn function<F>(name: &CStr) -> F {
     assert_eq!(size_of::<F>(), size_of::<usize>(), "an optional function");
     // SAFETY: RTLD_DEFAULT is a valid handle; the name ends in NUL.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::exits::exit_function;
 use super::host::{self, Scope, Visibility};
 use super::resolve::{ExternalKind, ExternalSymbol, SymbolResolver};
-use super::tls::destructors;
+use super::tls::{self, destructors};
 pub(crate) use constant::constant_bytes;
 use tables::{Found, Tables};
 
@@ -127,7 +127,12 @@ impl SymbolResolver for ProcessSymbols {
         {
             return Some(function);
         }
-        let addr = self.address(&name, version.as_deref())?;
+        let found = self.address(&name, version.as_deref());
+        let addr = found.or_else(|| {
+            // A statically linked program has it, but no dynamic linker that finds it.
+            let wanted = base == "__tls_get_addr" && !self.libraries_only;
+            wanted.then(tls::get_addr).flatten()
+        })?;
         let found = self.describe(base.as_bytes(), addr);
         Some(ExternalSymbol {
             addr,

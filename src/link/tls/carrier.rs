@@ -5,13 +5,14 @@
 //!
 //! Invariant: a path is never used twice (see `MemoryFile::path`).
 
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use low2g_platform::{align_up, to_u64, to_usize};
 
 use super::order::{self, Fixed};
 use super::shared::{Ask, Contents, Of, WORD_SIZE, WORDS_SYMBOL};
+use super::system::{Index, get_addr};
 use crate::link::host::{self, MemoryFile, Scope, Visibility};
 
 /// A loaded carrier. Dropping it unloads it, at once or when its turn comes (see `order`).
@@ -152,24 +153,13 @@ pub fn static_space(limit: u64) -> u64 {
     low * GRAIN
 }
 
-/// Arguments of `__tls_get_addr`.
-#[repr(C)]
-struct Index {
-    module: u64,
-    offset: u64,
-}
-
 /// The calling thread's address of the variable at `offset` of `module`'s block; allots the
-/// block to the thread if it has none yet. `None` without a dynamic linker.
+/// block to the thread if it has none yet. `None` where the system has no such function.
 ///
 /// # Safety
 /// `module` must be loaded, and `offset` inside its block.
 pub(crate) unsafe fn address_of(module: u64, offset: u64) -> Option<u64> {
-    type GetAddr = unsafe extern "C" fn(*const Index) -> *mut c_void;
-    let function = host::symbol(Scope::Process, c"__tls_get_addr", None)?;
-    let function = std::ptr::with_exposed_provenance::<c_void>(to_usize(function));
-    // SAFETY: the psABI gives `__tls_get_addr` this signature.
-    let function = unsafe { std::mem::transmute::<*const c_void, GetAddr>(function) };
+    let function = get_addr()?;
     let index = Index { module, offset };
     // SAFETY: the caller vouches for module and offset.
     let found = unsafe { function(&raw const index) };

@@ -55,3 +55,11 @@ pub use threads::register_thread;
 pub(crate) use block::Block;
 pub(crate) use plan::{Plan, Use, Variable};
 pub(crate) use state::{Mode, Runtime, State};
+
+/// The address of `__tls_get_addr` for loaded code, where no dynamic linker gives it.
+pub(crate) fn get_addr() -> Option<u64> {
+    let function = system::get_addr()?;
+    Some(low2g_platform::to_u64(
+        (function as *const ()).expose_provenance(),
+    ))
+}

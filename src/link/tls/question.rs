@@ -69,8 +69,10 @@ impl Placed<'_> {
             self.tls.base = self.tls.room.as_ref().map_or(0, |room| room.base);
             let offset = answer(Ask::PointerOffset, Variable::Own(0));
             self.tls.mode = match (offset, &self.tls.room) {
+                (_, Some(room)) if room.is_pool() => Mode::Pool {
+                    offset: room.offset,
+                },
                 (None, _) => Mode::Dynamic,
-                (Some(offset), Some(room)) if room.is_pool() => Mode::Pool { offset },
                 (Some(offset), _) => Mode::Static { offset },
             };
         }
@@ -112,7 +114,8 @@ impl Placed<'_> {
             }
             Err(said) => said,
         };
-        let refusal = if fixed {
+        // Where there is no dynamic linker the pool has all blocks.
+        let refusal = if fixed || wanted.size > 0 && plan.names.is_empty() {
             match Room::of_pool(wanted) {
                 Ok(room) => return self.ask_beside(plan, room),
                 Err(refusal) => refusal,
@@ -201,11 +204,15 @@ impl Placed<'_> {
                 pool,
             };
         }
-        *target.thread_local_error(
-            f,
-            &format!(
-                "the dynamic linker says: {said}; where it speaks of static TLS, compile with -ftls-model=global-dynamic or have the variable's library loaded when the process starts"
-            ),
-        )
+        let advice = if said.contains("static TLS") {
+            "compile with -ftls-model=global-dynamic, or have the variable's library loaded when the process starts".to_owned()
+        } else if plan.names.is_empty() {
+            format!(
+                "a program linked statically has no dynamic linker that could make the link's block, and {pool}"
+            )
+        } else {
+            "the variable must be one that the dynamic linker sees: of a shared library, or of a program linked dynamically with --export-dynamic".to_owned()
+        };
+        *target.thread_local_error(f, &format!("the dynamic linker says: {said}; {advice}"))
     }
 }

@@ -7,6 +7,24 @@ use low2g_platform::to_u64;
 
 const PF_W: u32 = 2;
 
+/// Arguments of `__tls_get_addr` (psABI).
+#[repr(C)]
+pub(super) struct Index {
+    pub(super) module: u64,
+    pub(super) offset: u64,
+}
+
+/// `__tls_get_addr`.
+pub(super) type GetAddr = unsafe extern "C" fn(*const Index) -> *mut c_void;
+
+/// The C library's, which a statically linked program has too.
+pub(super) fn get_addr() -> Option<GetAddr> {
+    unsafe extern "C" {
+        fn __tls_get_addr(index: *const Index) -> *mut c_void;
+    }
+    Some(__tls_get_addr)
+}
+
 /// The calling thread's thread pointer.
 pub(super) fn thread_pointer() -> Option<usize> {
     let pointer: usize;

@@ -1,6 +1,23 @@
 //! Systems whose dynamic linker takes no ELF objects: no thread pointer is known, so no block
 //! is static, and there is no pool.
 
+use std::ffi::c_void;
+
+/// Arguments of `__tls_get_addr` (psABI).
+#[repr(C)]
+pub(super) struct Index {
+    pub(super) module: u64,
+    pub(super) offset: u64,
+}
+
+/// `__tls_get_addr`.
+pub(super) type GetAddr = unsafe extern "C" fn(*const Index) -> *mut c_void;
+
+/// There is none.
+pub(super) fn get_addr() -> Option<GetAddr> {
+    None
+}
+
 /// Not known.
 pub(super) fn thread_pointer() -> Option<usize> {
     None

@@ -241,6 +241,22 @@ impl Syscalls for SimLinux {
         }
     }
 
+    fn membarrier(&self, command: i32) -> SysResult<()> {
+        let mut state = self.enter("membarrier")?;
+        if !self.since(4, 16) {
+            return Err(Errno::EINVAL);
+        }
+        match command {
+            abi::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE => {
+                state.registered = true;
+                Ok(())
+            }
+            abi::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE if state.registered => Ok(()),
+            abi::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE => Err(Errno::EPERM),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
     fn getrandom(&self, buffer: &mut [u8]) -> SysResult<usize> {
         let mut state = self.enter("getrandom")?;
         state.kernel.fill(buffer);

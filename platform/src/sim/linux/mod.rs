@@ -133,6 +133,8 @@ struct State {
     files: BTreeMap<i32, File>,
     memfds: BTreeMap<u64, Memfd>,
     next_fd: i32,
+    /// Whether the process registered for core-serializing barriers.
+    registered: bool,
 }
 
 /// Path of the simulated program.
@@ -194,6 +196,7 @@ impl SimLinux {
             files: BTreeMap::new(),
             memfds: BTreeMap::new(),
             next_fd: 3,
+            registered: false,
         };
         Self {
             options: Arc::new(options),

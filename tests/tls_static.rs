@@ -1,0 +1,66 @@
+//! A program without a dynamic linker: what its pool serves, and what is refused, and how.
+//!
+//! The tool itself, linked statically: `LOW2G_STATIC_TOOL` names it. It is made by
+//! `LOW2G_TLS_POOL=65536 cargo build --bin low2g --features tls-pool --target x86_64-unknown-linux-musl`.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+#[allow(dead_code, reason = "each test binary uses a part of what they share")]
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+fn object(source: &str, flags: &[&str]) -> PathBuf {
+    let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+    support::build::object(&support::input("tls").join(source), &flags)
+}
+
+/// The tool, or a word on why not.
+fn tool() -> Option<PathBuf> {
+    let tool = std::env::var_os("LOW2G_STATIC_TOOL");
+    if tool.is_none() {
+        eprintln!("SKIP: LOW2G_STATIC_TOOL names no tool that is linked statically");
+    }
+    tool.map(PathBuf::from)
+}
+
+fn run(tool: &PathBuf, arguments: &[&str], object: &PathBuf) -> (Option<i32>, String) {
+    let mut command = Command::new(tool);
+    command.arg("run").args(arguments).arg(object);
+    let finished = support::command::run(&mut command, b"");
+    let said = String::from_utf8_lossy(&finished.stderr).into_owned();
+    (finished.status.code(), said)
+}
+
+#[test]
+fn own_variables_are_in_the_pool() {
+    let Some(tool) = tool() else { return };
+    for flags in [
+        &["-O1", "-fno-pic"][..],
+        &["-O1", "-fPIC"],
+        &["-O1", "-fPIC", "-fno-plt"],
+        &["-O1", "-fPIC", "-ftls-model=initial-exec"],
+        &["-O1", "-fPIC", "-ftls-model=local-dynamic"],
+        &["-O1", "-fPIC", "-mtls-dialect=gnu2"],
+        &["-O1", "-fPIC", "-mcmodel=large"],
+    ] {
+        let object = object("alone.c", flags);
+        for relax in ["all", "pcrel", "none"] {
+            let (code, said) = run(&tool, &["--relax", relax], &object);
+            assert_eq!(code, Some(42), "{flags:?} {relax}: {said}");
+        }
+    }
+}
+
+#[test]
+fn what_a_static_program_cannot_have_is_refused() {
+    let Some(tool) = tool() else { return };
+    let (code, said) = run(&tool, &[], &object("alone.c", &["-DSIZE=1000000"]));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("Dynamic loading not supported"), "{said}");
+    assert!(said.contains("pool of 65536 bytes"), "{said}");
+    let (code, said) = run(&tool, &[], &object("use.c", &["-DSIZE=1"]));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("undefined_symbol: errno"), "{said}");
+}

@@ -8,6 +8,9 @@ pub(crate) use std::thread::yield_now;
 
 use std::time::Duration;
 
+/// Rounds of waiting before the processor is yielded.
+pub(crate) const SPINS: u32 = 60;
+
 /// A value that is reached through pointers.
 #[derive(Debug)]
 pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -71,4 +74,31 @@ pub(crate) fn thread_token() -> usize {
 /// Gives the processor up for a moment, also to threads of lower priority.
 pub(crate) fn rest() {
     std::thread::sleep(Duration::from_micros(50));
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::alloc::lock::SpinLock;
+
+    #[test]
+    fn one_at_a_time() {
+        let lock = SpinLock::new((0_u32, 0_u32));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        let mut both = lock.lock();
+                        both.0 += 1;
+                        assert_eq!(both.0, both.1 + 1);
+                        both.1 += 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*lock.lock(), (20_000, 20_000));
+        let held = lock.lock();
+        assert!(lock.try_lock().is_none());
+        drop(held);
+        assert!(lock.try_lock().is_some());
+    }
 }

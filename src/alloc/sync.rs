@@ -3,7 +3,7 @@
 //! interleaving.
 
 pub(crate) use std::hint::spin_loop;
-pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 pub(crate) use std::thread::yield_now;
 
 use std::time::Duration;
@@ -53,6 +53,22 @@ impl<T> Pointer<T> {
         // SAFETY: a unique reference needs that nobody else reaches the value: the caller's promise.
         unsafe { &mut *self.0 }
     }
+}
+
+/// Keeps the compiler from moving memory accesses across; the processor may.
+#[inline(always)]
+pub(crate) fn order_for_compiler() {
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
+
+/// A number that no other living thread has, never 0. One that ended may have had it: who has it
+/// now began after that.
+#[inline(always)]
+pub(crate) fn thread_token() -> usize {
+    thread_local! {
+        static TOKEN: u8 = const { 0 };
+    }
+    TOKEN.with(|token| std::ptr::from_ref(token).addr())
 }
 
 /// Gives the processor up for a moment, also to threads of lower priority.

@@ -285,7 +285,8 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
     fn process(&self) -> u64;
 
     /// Has every core that runs a thread of this process execute a serializing instruction, so that
-    /// none runs instructions it fetched before; says whether it did. False where the system has no
+    /// none runs instructions it fetched before, which is a full memory barrier on each of them too;
+    /// says whether it did. False where the system has no
     /// call for that, or refuses it.
     fn serialize_cores(&self) -> bool {
         false

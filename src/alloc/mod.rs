@@ -32,6 +32,7 @@ pub mod snapshot;
 pub mod space;
 pub mod statistics;
 
+mod biased;
 mod claim;
 mod containers;
 mod exact;

@@ -3,7 +3,7 @@
 //! Invariant: after fork, parent and child never draw from the same stream. A
 //! user's seed is the exception, because it asks for repetition.
 
-use low2g_platform::Platform;
+use low2g_platform::{Platform, to_usize};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -59,6 +59,14 @@ impl Random {
             return 0;
         }
         self.stream.random_range(0..bound)
+    }
+
+    /// A uniform index below `len`, of this process's own stream; `None` if `len` is 0.
+    #[inline(always)]
+    pub(crate) fn index_below(&mut self, len: usize, platform: &dyn Platform) -> Option<usize> {
+        self.check_fork(platform);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        (len > 0).then(|| to_usize(self.below_u32(len).into()))
     }
 
     /// Whether a user's seed decides what is drawn.

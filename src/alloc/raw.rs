@@ -9,7 +9,7 @@ use crate::alloc::certificate::Certificate;
 use crate::alloc::error::{AllocError, Misuse};
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
-use crate::alloc::slots::class_of;
+use crate::alloc::slots::{QUANTUM, class_of, class_of_size};
 use crate::alloc::space::{Kind, Owner};
 
 /// Blocks with pages of their own that were handed out by address.
@@ -34,6 +34,18 @@ impl LowAllocator {
     /// See [`AllocError`]; nothing of the request is left mapped.
     #[inline]
     pub fn allocate_raw(&self, size: u64, align: u64) -> Result<u64, AllocError> {
+        if align <= QUANTUM
+            && !self.inner.checked_slots
+            && let Some(class) = class_of_size(size)
+            && let Some(addr) = self.inner.heap.pick_ready(class)
+        {
+            return Ok(addr);
+        }
+        self.allocate_raw_slowly(size, align)
+    }
+
+    #[cold]
+    fn allocate_raw_slowly(&self, size: u64, align: u64) -> Result<u64, AllocError> {
         match class_of(size, align) {
             Some(class) if align <= self.inner.page_size && size > 0 => {
                 self.take_slot(class).map(|taken| taken.addr)
@@ -110,6 +122,14 @@ impl LowAllocator {
     /// [`LowAllocator::allocate_raw`] of this allocator, and nothing refers to it any more.
     #[inline]
     pub unsafe fn deallocate_raw(&self, addr: u64) -> Result<(), Misuse> {
+        if self.inner.heap.give_own(addr) {
+            return Ok(());
+        }
+        self.deallocate_raw_slowly(addr)
+    }
+
+    #[cold]
+    fn deallocate_raw_slowly(&self, addr: u64) -> Result<(), Misuse> {
         match self.inner.heap.give(addr) {
             Some(result) => result,
             None => self.deallocate_raw_own(addr),

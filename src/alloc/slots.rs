@@ -3,7 +3,7 @@
 use low2g_platform::{to_u64, to_usize};
 
 /// Smallest slot, and the spacing of the small classes, in bytes.
-const QUANTUM: u64 = 16;
+pub(crate) const QUANTUM: u64 = 16;
 
 /// Last class of the small spacing.
 const LINEAR_END: u64 = 128;
@@ -50,8 +50,39 @@ pub(crate) fn class_of(size: u64, align: u64) -> Option<usize> {
     Some(to_usize(u64::from(magnitude - LINEAR_END.ilog2()) * 4 + quarter) + 8)
 }
 
+/// [`class_of`] for every size up to [`TABLED`], in steps of [`QUANTUM`].
+static CLASS_OF: [u8; to_usize(TABLED / QUANTUM) + 1] = class_table();
+
+/// Sizes up to this many bytes are looked up.
+const TABLED: u64 = 4096;
+
+const fn class_table() -> [u8; to_usize(TABLED / QUANTUM) + 1] {
+    let mut table = [0; to_usize(TABLED / QUANTUM) + 1];
+    let (mut at, mut class) = (1, 0_u8);
+    while at < table.len() {
+        while class_size(class as usize) < to_u64(at) * QUANTUM {
+            class += 1;
+        }
+        table[at] = class;
+        at += 1;
+    }
+    table
+}
+
+/// The class of a block of `size` bytes, not 0, that needs no more alignment than any slot has, if
+/// it is one of the small ones.
+#[inline(always)]
+pub(crate) fn class_of_size(size: u64) -> Option<usize> {
+    // 0 wraps to a large number.
+    if size.wrapping_sub(1) >= TABLED {
+        return None;
+    }
+    let class = CLASS_OF.get(to_usize(size.div_ceil(QUANTUM)))?;
+    Some((*class).into())
+}
+
 /// The slot size of class `class`.
-pub(crate) fn class_size(class: usize) -> u64 {
+pub(crate) const fn class_size(class: usize) -> u64 {
     let class = to_u64(class);
     if class < 8 {
         return (class + 1) * QUANTUM;
@@ -78,5 +109,10 @@ mod tests {
             }
         }
         assert_eq!(class_of(0, 1), Some(0));
+        for size in 1..=TABLED {
+            assert_eq!(class_of_size(size), class_of(size, 1), "{size}");
+        }
+        assert_eq!(class_of_size(0), None);
+        assert_eq!(class_of_size(TABLED + 1), None);
     }
 }

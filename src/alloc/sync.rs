@@ -3,10 +3,13 @@
 //! interleaving.
 
 pub(crate) use std::hint::spin_loop;
-pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 pub(crate) use std::thread::yield_now;
 
 use std::time::Duration;
+
+/// Rounds of waiting before the processor is yielded.
+pub(crate) const SPINS: u32 = 60;
 
 /// A value that is reached through pointers.
 #[derive(Debug)]
@@ -52,7 +55,50 @@ impl<T> Pointer<T> {
     }
 }
 
+/// Keeps the compiler from moving memory accesses across; the processor may.
+#[inline(always)]
+pub(crate) fn order_for_compiler() {
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
+
+/// A number that no other living thread has, never 0. One that ended may have had it: who has it
+/// now began after that.
+#[inline(always)]
+pub(crate) fn thread_token() -> usize {
+    thread_local! {
+        static TOKEN: u8 = const { 0 };
+    }
+    TOKEN.with(|token| std::ptr::from_ref(token).addr())
+}
+
 /// Gives the processor up for a moment, also to threads of lower priority.
 pub(crate) fn rest() {
     std::thread::sleep(Duration::from_micros(50));
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::alloc::lock::SpinLock;
+
+    #[test]
+    fn one_at_a_time() {
+        let lock = SpinLock::new((0_u32, 0_u32));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        let mut both = lock.lock();
+                        both.0 += 1;
+                        assert_eq!(both.0, both.1 + 1);
+                        both.1 += 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*lock.lock(), (20_000, 20_000));
+        let held = lock.lock();
+        assert!(lock.try_lock().is_none());
+        drop(held);
+        assert!(lock.try_lock().is_some());
+    }
 }

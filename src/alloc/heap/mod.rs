@@ -18,8 +18,9 @@ use std::sync::{Arc, OnceLock};
 
 use low2g_platform::{AddrRange, Platform};
 
+use crate::alloc::biased::{BiasedGuard, BiasedLock};
 use crate::alloc::error::{AllocError, Misuse};
-use crate::alloc::lock::{SpinGuard, SpinLock};
+use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
 use crate::alloc::page_index::PageIndex;
 use crate::alloc::random::Random;
@@ -63,7 +64,7 @@ pub(crate) struct HeapSettings {
     pub(crate) clear_on_free: bool,
 }
 
-type Shard = [SpinLock<Pool>; CLASSES];
+type Shard = [BiasedLock<Pool>; CLASSES];
 
 /// All small blocks of an allocator.
 #[derive(Debug)]
@@ -96,7 +97,6 @@ impl Heap {
     }
 
     /// Picks a slot of `class`. `map` maps an arena of at least the bytes it is asked for.
-    #[inline]
     pub(crate) fn take(
         &self,
         class: usize,
@@ -109,13 +109,25 @@ impl Heap {
     }
 
     /// A slot of `class`, if the pool needs no arena for that.
-    #[inline]
     fn take_ready(&self, class: usize) -> Option<Taken> {
         let (_, mut pool) = self.lock(class);
         if pool.wants_arena() {
             return None;
         }
         pool.take(&*self.platform)
+    }
+
+    /// The address of a slot of `class`, if this thread's own pool needs no arena for that.
+    #[inline(always)]
+    pub(crate) fn pick_ready(&self, class: usize) -> Option<u64> {
+        let shard = SHARD.get();
+        let pools = self.shards.get(shard)?.get()?;
+        let mut pool = pools.get(class)?.lock_as_owner()?;
+        if pool.wants_arena() {
+            return None;
+        }
+        let picked = pool.pick(&*self.platform)?;
+        Some(picked.addr)
     }
 
     #[cold]
@@ -134,26 +146,26 @@ impl Heap {
 
     /// The pool of `class` in this thread's shard, or in the next one if it is taken there.
     #[inline]
-    fn lock(&self, class: usize) -> (usize, SpinGuard<'_, Pool>) {
+    fn lock(&self, class: usize) -> (usize, BiasedGuard<'_, Pool>) {
         // A seed means the same addresses, whichever thread asks.
         let shard = if self.seed.is_seeded() {
             0
         } else {
             own_shard()
         };
-        if let Some(pool) = self.pool(shard, class).try_lock() {
+        if let Some(pool) = self.pool(shard, class).try_lock(&*self.platform) {
             return (shard, pool);
         }
         if self.seed.is_seeded() {
-            return (shard, self.pool(shard, class).lock());
+            return (shard, self.pool(shard, class).lock(&*self.platform));
         }
         let shard = (shard + 1) % SHARDS;
         SHARD.set(shard);
-        (shard, self.pool(shard, class).lock())
+        (shard, self.pool(shard, class).lock(&*self.platform))
     }
 
     #[inline]
-    fn pool(&self, shard: usize, class: usize) -> &SpinLock<Pool> {
+    fn pool(&self, shard: usize, class: usize) -> &BiasedLock<Pool> {
         match self.shards[shard].get() {
             Some(pools) => &pools[class],
             None => &self.make_shard(shard)[class],
@@ -171,7 +183,7 @@ impl Heap {
         Box::new(std::array::from_fn(|class| {
             let number = low2g_platform::to_u64(shard * CLASSES + class);
             let random = settings.random.then(|| self.seed.derive(number));
-            SpinLock::new(Pool::new(class_size(class), random, settings.late))
+            BiasedLock::new(Pool::new(class_size(class), random, settings.late))
         }))
     }
 
@@ -217,7 +229,7 @@ impl Heap {
 
     /// The pool that an index entry names, and the number of the arena in it.
     #[inline]
-    fn home(&self, number: u32) -> (&SpinLock<Pool>, u32) {
+    fn home(&self, number: u32) -> (&BiasedLock<Pool>, u32) {
         let arena = number & ((1 << ARENA_BITS) - 1);
         let class = number >> ARENA_BITS & ((1 << CLASS_BITS) - 1);
         let shard = number >> (ARENA_BITS + CLASS_BITS);
@@ -228,12 +240,34 @@ impl Heap {
         (pool, arena)
     }
 
+    /// Frees the slot at `addr` if that is a used one of a pool that this thread owns; else says
+    /// false, and `give` is to be asked. The slot's bytes are the caller's to give up.
+    #[inline(always)]
+    pub(crate) fn give_own(&self, addr: u64) -> bool {
+        let Some(number) = self.index.get(addr) else {
+            return false;
+        };
+        let (pool, arena) = self.home(number);
+        let Some(mut pool) = pool.lock_as_owner() else {
+            return false;
+        };
+        let Ok(slot) = pool.find(arena, addr) else {
+            return false;
+        };
+        if self.settings.clear_on_free {
+            self.clear(addr, pool.slot());
+        }
+        if let Some(emptied) = pool.give(arena, slot) {
+            self.sweep(pool, emptied);
+        }
+        true
+    }
+
     /// Frees the slot at `addr`; `None` if no arena is there. The slot's bytes are the caller's to
     /// give up.
-    #[inline]
     pub(crate) fn give(&self, addr: u64) -> Option<Result<(), Misuse>> {
         let (pool, arena) = self.home(self.index.get(addr)?);
-        let mut pool = pool.lock();
+        let mut pool = pool.lock(&*self.platform);
         let slot = match pool.find(arena, addr) {
             Ok(slot) => slot,
             Err(misuse) => return Some(Err(misuse)),
@@ -241,33 +275,39 @@ impl Heap {
         if self.settings.clear_on_free {
             self.clear(addr, pool.slot());
         }
-        let emptied = pool.give(arena, slot);
-        if !emptied.is_empty() {
-            self.forget(&emptied);
-            drop(pool);
-            // Unmapping needs no lock of the pool.
-            drop(emptied);
+        if let Some(emptied) = pool.give(arena, slot) {
+            self.sweep(pool, emptied);
         }
         Some(Ok(()))
+    }
+
+    /// What is to be done when an arena has become empty.
+    #[cold]
+    fn sweep(&self, mut pool: BiasedGuard<'_, Pool>, emptied: u32) {
+        let gone = pool.emptied(emptied);
+        self.forget(&gone);
+        drop(pool);
+        // Unmapping needs no lock of the pool.
+        drop(gone);
     }
 
     /// Bytes of the used slot at `addr`.
     pub(crate) fn usable_size(&self, addr: u64) -> Option<u64> {
         let (pool, arena) = self.home(self.index.get(addr)?);
-        let pool = pool.lock();
+        let pool = pool.lock(&*self.platform);
         pool.find(arena, addr).ok().map(|_| pool.slot())
     }
 
     /// The slot around `addr`, and whether it is in use.
     pub(crate) fn around(&self, addr: u64) -> Option<(AddrRange, bool)> {
         let (pool, arena) = self.home(self.index.get(addr)?);
-        pool.lock().around(arena, addr)
+        pool.lock(&*self.platform).around(arena, addr)
     }
 
     /// Lets all slots out of quarantine, and gives back the arenas that are empty then.
     pub(crate) fn flush(&self) {
         for pool in self.pools() {
-            let mut pool = pool.lock();
+            let mut pool = pool.lock(&*self.platform);
             let emptied = pool.flush();
             self.forget(&emptied);
         }
@@ -280,7 +320,7 @@ impl Heap {
         }
     }
 
-    fn pools(&self) -> impl Iterator<Item = &SpinLock<Pool>> {
+    fn pools(&self) -> impl Iterator<Item = &BiasedLock<Pool>> {
         let shards = self.shards.iter().filter_map(OnceLock::get);
         shards.flat_map(|shard| shard.iter())
     }
@@ -288,7 +328,9 @@ impl Heap {
     /// Takes every lock, to keep it over a fork.
     pub(crate) fn lock_for_fork(&self) {
         self.making.lock().keep();
-        self.pools().for_each(|pool| pool.lock().keep());
+        let platform = &*self.platform;
+        self.pools()
+            .for_each(|pool| pool.lock_for_all(platform).keep());
     }
 
     /// # Safety
@@ -306,10 +348,10 @@ impl Heap {
     /// Bytes of arenas, and of used slots.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         self.pools().fold((0, 0), |(arenas, slots), pool| {
-            let pool = pool.lock();
+            let pool = pool.lock(&*self.platform);
             (
                 arenas + pool.arena_bytes,
-                slots + pool.used_slots * pool.slot(),
+                slots + pool.used_slots() * pool.slot(),
             )
         })
     }

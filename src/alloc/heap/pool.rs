@@ -9,8 +9,8 @@
 //! All of it is out of line. Invariants:
 //! - a slot's used mark is set from its pick to its free: a free that finds it clear is a second one;
 //! - an arena's `held` counts its used slots and those in quarantine, `empty` the arenas where it
-//!   is 0; such an arena goes at once if picks are random (the next one then stands elsewhere), else
-//!   one stays until a trim, so that a lone block's life is no system call;
+//!   is 0; such an arena goes at once, but one may stay until a trim, so that a lone block's life is
+//!   no system call;
 //! - with a random pick, every free slot of every arena is in `free` once; with the other, the
 //!   slots from `fresh` on of the last arena are free too and in no list.
 
@@ -92,7 +92,15 @@ pub(crate) struct Pool {
     arena_bits: f64,
     seeded: bool,
     pub(super) arena_bytes: u64,
-    pub(super) used_slots: u64,
+}
+
+/// A slot that was taken, in as few words as the fast path needs.
+#[derive(Clone, Copy)]
+pub(super) struct Picked {
+    pub(super) addr: u64,
+    /// See [`Taken`].
+    dirty: bool,
+    candidates: u32,
 }
 
 impl Pool {
@@ -113,7 +121,6 @@ impl Pool {
             arena_bits: f64::INFINITY,
             seeded: false,
             arena_bytes: 0,
-            used_slots: 0,
         }
     }
 
@@ -186,56 +193,75 @@ impl Pool {
     }
 
     /// Picks a slot; `None` if the pool is full.
-    #[inline]
-    pub(super) fn take(&mut self, platform: &dyn Platform) -> Option<Taken> {
+    #[inline(always)]
+    pub(super) fn pick(&mut self, platform: &dyn Platform) -> Option<Picked> {
         let (entry, candidates) = match &mut self.random {
             Some(random) => {
-                random.check_fork(platform);
-                let candidates = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
-                if candidates == 0 {
-                    return None;
-                }
-                let index = random.below_u32(candidates);
-                (self.free.swap_remove(to_usize(index.into())), candidates)
+                let candidates = self.free.len();
+                let index = random.index_below(candidates, platform)?;
+                (self.free.swap_remove(index), candidates)
             }
-            None => match self.free.pop() {
-                Some(entry) => (entry, 1),
-                None if self.fresh < self.fresh_end => {
-                    self.fresh += 1;
-                    (self.fresh - 1, 1)
-                }
-                None => return None,
-            },
+            None => (self.next_in_order()?, 1),
         };
+        let slot_bytes = self.slot;
         let (slot, arena) = self.arena_of(entry);
-        let was_empty = arena.held == 0;
-        arena.held += 1;
         let marks = &mut arena.marks[to_usize((slot / 64).into())];
         let bit = 1_u64 << (slot % 64);
         let dirty = marks.dirty & bit != 0;
         marks.used |= bit;
         marks.dirty |= bit;
-        let base = arena.base;
-        self.empty -= usize::from(was_empty);
-        self.used_slots += 1;
-        Some(Taken {
-            addr: base + u64::from(slot) * self.slot,
+        let addr = arena.base + u64::from(slot) * slot_bytes;
+        arena.held += 1;
+        self.empty -= usize::from(arena.held == 1);
+        Some(Picked {
+            addr,
             dirty,
-            candidates,
+            candidates: u32::try_from(candidates).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// The slot freed last, or the lowest that was never used.
+    #[inline(always)]
+    fn next_in_order(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let fresh = self.fresh;
+            (fresh < self.fresh_end).then(|| {
+                self.fresh = fresh + 1;
+                fresh
+            })
+        })
+    }
+
+    /// As `pick`, with what a certificate needs.
+    pub(super) fn take(&mut self, platform: &dyn Platform) -> Option<Taken> {
+        let picked = self.pick(platform)?;
+        Some(Taken {
+            addr: picked.addr,
+            dirty: picked.dirty,
+            candidates: picked.candidates,
             arena_bits: self.arena_bits,
             seeded: self.seeded,
         })
     }
 
+    /// Slots in use.
+    pub(super) fn used_slots(&self) -> u64 {
+        let held: u64 = self.arenas.iter().map(|arena| u64::from(arena.held)).sum();
+        held - self
+            .late
+            .as_ref()
+            .map_or(0, |late| low2g_platform::to_u64(late.len()))
+    }
+
     /// The slot number of an entry, and its arena.
-    #[inline]
+    #[inline(always)]
     fn arena_of(&mut self, entry: u32) -> (u32, &mut Arena) {
         let arena = &mut self.arenas[to_usize((entry >> SLOT_BITS).into())];
         (entry & ((1 << SLOT_BITS) - 1), arena)
     }
 
     /// The slot of arena `number` that starts at `addr`, if it is used.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, number: u32, addr: u64) -> Result<u32, Misuse> {
         let Some(arena) = self.arenas.get(to_usize(number.into())) else {
             return Err(Misuse::NotOurs { addr });
@@ -268,68 +294,69 @@ impl Pool {
         Some((range, used))
     }
 
-    /// Frees the used slot `slot` of arena `number`; gives back arenas that are not needed now, to
-    /// be taken out of the index and dropped.
-    #[inline]
-    pub(super) fn give(&mut self, number: u32, slot: u32) -> Vec<Own> {
+    /// Frees the used slot `slot` of arena `number`; gives the number of one that
+    /// has become empty: then `emptied` is to be called.
+    #[inline(always)]
+    pub(super) fn give(&mut self, number: u32, slot: u32) -> Option<u32> {
         let entry = number << SLOT_BITS | slot;
         let (_, arena) = self.arena_of(entry);
         arena.marks[to_usize((slot / 64).into())].used &= !(1 << (slot % 64));
-        self.used_slots -= 1;
-        match &mut self.late {
-            None => self.release(entry),
-            Some(late) => {
-                let random = self.random.as_mut();
-                let out = late.push(entry, |bound| {
-                    random.map_or(0, |random| random.below_u32(bound))
-                });
-                out.map_or_else(Vec::new, |out| self.release(out))
-            }
-        }
+        let Some(late) = &mut self.late else {
+            return self.release(entry);
+        };
+        let random = self.random.as_mut();
+        let out = late.push(entry, |bound| {
+            random.map_or(0, |random| random.below_u32(bound))
+        });
+        out.and_then(|out| self.release(out))
     }
 
     /// Lets all slots out of quarantine; gives back the arenas that are empty then.
     pub(super) fn flush(&mut self) -> Vec<Own> {
         let waiting = self.late.as_mut().map(Quarantine::drain);
-        let waiting = waiting.into_iter().flatten();
-        let mut out: Vec<Own> = waiting.flat_map(|entry| self.release(entry)).collect();
-        out.extend(self.remove_empty());
-        out
+        for entry in waiting.into_iter().flatten() {
+            self.release(entry);
+        }
+        self.remove_empty(|_| true)
     }
 
-    /// Makes a slot one that can be picked.
-    #[inline]
-    fn release(&mut self, entry: u32) -> Vec<Own> {
+    /// Makes a slot one that can be picked; gives its arena's number if that is empty now.
+    #[inline(always)]
+    fn release(&mut self, entry: u32) -> Option<u32> {
         self.free.push(entry);
         let (_, arena) = self.arena_of(entry);
         arena.held -= 1;
-        if arena.held > 0 {
+        (arena.held == 0).then(|| {
+            self.empty += 1;
+            entry >> SLOT_BITS
+        })
+    }
+
+    /// What goes when arena `number` has become empty: to be taken out of the index and dropped.
+    #[cold]
+    pub(super) fn emptied(&mut self, number: u32) -> Vec<Own> {
+        let all = self.empty == self.arenas.len() - self.vacant.len();
+        if self.empty == 1 {
             return Vec::new();
         }
-        self.emptied(entry >> SLOT_BITS)
-    }
-
-    /// What goes when arena `number` has become empty.
-    #[cold]
-    fn emptied(&mut self, number: u32) -> Vec<Own> {
-        self.empty += 1;
-        let all = self.empty == self.arenas.len() - self.vacant.len();
-        match &self.random {
+        if all {
             // Also those that were added and never picked from.
-            Some(_) if all => self.remove_empty(),
-            None if self.empty == 1 => Vec::new(),
-            _ => self.remove(number).into_iter().collect(),
+            let kept = number;
+            return self.remove_empty(|number| number != kept);
         }
+        self.remove(number).into_iter().collect()
     }
 
-    /// Takes out all arenas of which no slot is held.
-    fn remove_empty(&mut self) -> Vec<Own> {
+    /// Takes out all arenas of which no slot is held and `goes` says so.
+    fn remove_empty(&mut self, goes: impl Fn(u32) -> bool) -> Vec<Own> {
         let numbers = 0..u32::try_from(self.arenas.len()).expect("below 2^18");
         let is_empty = |arena: &Arena| arena.count > 0 && arena.held == 0;
         numbers
             .filter_map(|number| {
                 let empty = is_empty(&self.arenas[to_usize(number.into())]);
-                empty.then(|| self.remove(number)).flatten()
+                (empty && goes(number))
+                    .then(|| self.remove(number))
+                    .flatten()
             })
             .collect()
     }

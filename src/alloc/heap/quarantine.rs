@@ -27,6 +27,11 @@ impl<T> Quarantine<T> {
         }
     }
 
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() + self.queue.len()
+    }
+
     /// Takes `item` in; gives the one whose time is over. `below` draws a number below its argument.
     pub(crate) fn push(&mut self, item: T, below: impl FnOnce(u32) -> u32) -> Option<T> {
         if self.places.len() < self.half {

@@ -1,0 +1,149 @@
+//! The allocator's lock under loom, which tries every interleaving that the memory model allows:
+//! `src/alloc/lock.rs` itself, compiled against loom's atomics and cell.
+
+#[path = "../src/alloc/lock.rs"]
+#[allow(
+    dead_code,
+    reason = "the allocator uses all of it; a model uses what it is about"
+)]
+mod lock;
+
+/// What `lock.rs` is built from (`src/alloc/sync.rs`), as loom has it.
+mod sync {
+    pub(crate) use loom::hint::spin_loop;
+    pub(crate) use loom::sync::atomic::{AtomicBool, Ordering};
+    pub(crate) use loom::thread::yield_now;
+
+    /// One look is as good as sixty.
+    pub(crate) const SPINS: u32 = 1;
+
+    /// A value whose accesses loom watches.
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T>(loom::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::cell::UnsafeCell::new(value))
+        }
+        pub(crate) fn get(&self) -> Reading<T> {
+            Reading(self.0.get())
+        }
+        pub(crate) fn get_mut(&self) -> Writing<T> {
+            Writing(self.0.get_mut())
+        }
+    }
+
+    /// A read in progress: loom fails if somebody writes meanwhile.
+    pub(crate) struct Reading<T>(loom::cell::ConstPtr<T>);
+
+    impl<T> Reading<T> {
+        /// # Safety
+        /// As `sync::Pointer::as_ref`.
+        pub(crate) unsafe fn as_ref<'a>(&self) -> &'a T {
+            let value: *const T = self.0.with(|value| value);
+            // SAFETY: a reference needs a value that lives and is not written: the caller's promise.
+            unsafe { &*value }
+        }
+    }
+
+    /// A write in progress: loom fails if anybody else is there meanwhile.
+    pub(crate) struct Writing<T>(loom::cell::MutPtr<T>);
+
+    impl<T> Writing<T> {
+        /// # Safety
+        /// As `sync::Pointer::as_mut`.
+        pub(crate) unsafe fn as_mut<'a>(&self) -> &'a mut T {
+            let value: *mut T = self.0.with(|value| value);
+            // SAFETY: a unique reference needs that nobody else reaches it: the caller's promise.
+            unsafe { &mut *value }
+        }
+    }
+
+    /// Sleeping is a kind of yielding, for loom.
+    pub(crate) fn rest() {
+        yield_now();
+    }
+}
+
+use lock::SpinLock;
+use loom::sync::Arc;
+use loom::thread;
+
+/// Every interleaving with at most that many involuntary switches; more finds nothing in a lock
+/// of one word, and takes minutes.
+fn model(body: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(body);
+}
+
+#[test]
+fn what_one_wrote_the_next_one_sees() {
+    model(|| {
+        let lock = Arc::new(SpinLock::new((0_u32, 0_u32)));
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let lock = Arc::clone(&lock);
+                thread::spawn(move || {
+                    let mut both = lock.lock();
+                    both.0 += 1;
+                    assert_eq!(both.0, both.1 + 1, "another thread stands between");
+                    both.1 += 1;
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().expect("the model's thread ends");
+        }
+        assert_eq!(*lock.lock(), (2, 2));
+    });
+}
+
+#[test]
+fn a_lock_that_is_not_there_is_not_entered() {
+    model(|| {
+        let lock = Arc::new(SpinLock::new(0_u32));
+        let other = Arc::clone(&lock);
+        let thread = thread::spawn(move || match other.try_lock() {
+            Some(mut value) => {
+                *value += 1;
+                true
+            }
+            None => false,
+        });
+        let mut expected = 0;
+        if let Some(mut value) = lock.try_lock() {
+            *value += 1;
+            expected += 1;
+        }
+        expected += u32::from(thread.join().expect("the model's thread ends"));
+        assert!(expected > 0, "one of two always enters");
+        assert_eq!(*lock.lock(), expected);
+    });
+}
+
+/// What the fork handlers do: a guard given up in one place is taken back in another, and those
+/// who waited meanwhile see all that was written before.
+#[test]
+fn a_guard_kept_over_a_fork_is_taken_back() {
+    model(|| {
+        let lock = Arc::new(SpinLock::new(0_u32));
+        let other = Arc::clone(&lock);
+        let thread = thread::spawn(move || {
+            let mut value = other.lock();
+            assert_ne!(*value, 1, "entered between `prepare` and `parent`");
+            *value += 2;
+        });
+        let mut value = lock.lock();
+        let before = *value;
+        *value = 1;
+        value.keep();
+        // SAFETY: resume needs the guard that was kept on the line above.
+        let mut value = unsafe { lock.resume() };
+        assert_eq!(*value, 1);
+        *value = before;
+        drop(value);
+        thread.join().expect("the model's thread ends");
+        assert_eq!(*lock.lock(), 2);
+    });
+}

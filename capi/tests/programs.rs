@@ -3,6 +3,7 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 
+#[allow(dead_code, reason = "each test binary uses a part of what they share")]
 mod support;
 
 use std::path::Path;
@@ -49,5 +50,12 @@ fn allocators_from_c() {
 fn sessions_from_c() {
     if require(program("cc")).is_some() {
         run("cc", "session.c", &["module.c", "user.c"]);
+    }
+}
+
+#[test]
+fn llvm_callbacks_without_llvm() {
+    if require(program("cc")).is_some() {
+        run("cc", "callbacks.c", &[]);
     }
 }

@@ -73,9 +73,12 @@ pub(crate) fn build(
     let mut command = Command::new(compiler);
     command.args(["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]);
     command.arg("-I").arg(root().join("include"));
-    command.args(flags);
     command.arg(root().join("tests/capi").join(source));
-    command.args(library.flags()).arg("-o").arg(&program);
+    command
+        .args(flags)
+        .args(library.flags())
+        .arg("-o")
+        .arg(&program);
     succeed(&mut command);
     program
 }

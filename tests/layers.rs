@@ -1,9 +1,9 @@
-//! Imports point down only: cli -> jit -> link -> place -> alloc -> platform.
+//! Imports point down only: cli, capi -> jit -> link -> place -> alloc -> platform.
 
 use std::path::{Path, PathBuf};
 
 /// Layers from the bottom up: folder, and the names by which others import it.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 7] = [
     (
         "platform/src",
         &["low2g_platform", "low2g::platform", "crate::platform"],
@@ -12,6 +12,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("src/place", &["crate::place", "low2g::place"]),
     ("src/link", &["crate::link", "low2g::link"]),
     ("src/jit", &["crate::jit", "low2g::jit"]),
+    ("src/capi", &["crate::capi", "low2g::capi"]),
     ("src/cli", &["crate::cli"]),
 ];
 

@@ -171,11 +171,13 @@ impl LowAllocator {
         true
     }
 
-    /// Gives back what is held for later: freed blocks in quarantine, and empty arenas.
+    /// Gives back what is held for later: freed blocks in quarantine, empty arenas, and what the
+    /// system refused to take before.
     pub fn trim(&self) {
         self.inner.retired.flush();
         self.inner.heap.flush();
         self.flush_code();
+        self.inner.pages.give_back_stuck();
     }
 
     /// Runs `allocate`; if the window or a limit is exhausted, once more after a trim.

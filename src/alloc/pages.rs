@@ -9,9 +9,10 @@
 //!   only by whoever claimed it;
 //! - nothing here reads or writes memory at a claimed address.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use low2g_platform::{AddrRange, ClaimError, Holder, Platform, PlatformError, Protection, Region};
+use low2g_platform::{AddrRange, ClaimError, Holder, Platform, PlatformError, Region};
 
 use crate::alloc::error::AllocError;
 use crate::alloc::lock::SpinLock;
@@ -22,6 +23,9 @@ use crate::alloc::statistics::Statistics;
 /// Surveys are repeated after this many claims, or as many as there are taken
 /// ranges if that is more: their cost stays a constant part of the claims'.
 const SURVEY_LIFETIME: usize = 64;
+
+/// Refused releases that are tried again after one that succeeds.
+const RETRIES: usize = 8;
 
 /// Windows whose surveys are remembered.
 const SURVEYED_WINDOWS: usize = 16;
@@ -46,8 +50,9 @@ pub(crate) struct State {
     /// Whether exact claims work: false once the system said that they do not.
     pub(crate) exact: bool,
     surveyed: Vec<Surveyed>,
-    /// Ranges that the system refused to take back: inaccessible, tried again at the next survey.
-    stuck: Vec<AddrRange>,
+    /// Ranges that the system refused to take back: inaccessible, tried again, a few at each release
+    /// and all at each survey.
+    stuck: VecDeque<AddrRange>,
     /// Reused for surveys.
     regions: Vec<Region>,
 }
@@ -78,7 +83,7 @@ impl Pages {
                 statistics: Statistics::default(),
                 exact,
                 surveyed: Vec::new(),
-                stuck: Vec::new(),
+                stuck: VecDeque::new(),
                 regions: Vec::new(),
             }),
         }
@@ -130,7 +135,7 @@ impl Pages {
 
     /// Learns what others hold of `window` now.
     pub(crate) fn survey(&self, state: &mut State, window: AddrRange) -> Result<(), PlatformError> {
-        self.retry_stuck(state);
+        self.retry_stuck(state, usize::MAX);
         state.statistics.surveys += 1;
         let mut regions = std::mem::take(&mut state.regions);
         regions.clear();
@@ -183,35 +188,39 @@ impl Pages {
         // (a Mapping, a View) gives it up, once, in its drop.
         if unsafe { self.platform.release(range) }.is_ok() {
             state.space.remove(range.start());
+            self.retry_stuck(&mut state, RETRIES);
             return;
         }
         // Best effort: the range stays ours and unused whatever these say.
         // SAFETY: discard needs a claim whose bytes nobody wants: the refused release left it ours.
         let _ = unsafe { self.platform.discard(range) };
-        // SAFETY: protect needs a claim that nobody uses: as above.
-        let _ = unsafe { self.platform.protect(range, Protection::None) };
+        // Takes no mapping more where the system has such guards.
+        // SAFETY: guard needs a claim to which nothing refers: as above.
+        let _ = unsafe { self.platform.guard(range) };
         state.statistics.stuck_bytes += range.len();
-        state.stuck.push(range);
+        state.stuck.push_back(range);
     }
 
-    /// Tries again to give back what was refused before.
-    fn retry_stuck(&self, state: &mut State) {
-        let State {
-            stuck,
-            space,
-            statistics,
-            ..
-        } = state;
-        stuck.retain(|range| {
+    /// Tries again to give back what was refused before, `most` ranges in turn.
+    fn retry_stuck(&self, state: &mut State, most: usize) {
+        for _ in 0..most.min(state.stuck.len()) {
+            let Some(range) = state.stuck.pop_front() else {
+                return;
+            };
             // SAFETY: release needs a claim to which nothing refers: its owner is gone, and a
-            // range leaves `stuck` once it is released.
-            let refused = unsafe { self.platform.release(*range) }.is_err();
-            if !refused {
-                space.remove(range.start());
-                statistics.stuck_bytes -= range.len();
+            // range is back in `stuck` only if this is refused.
+            if unsafe { self.platform.release(range) }.is_err() {
+                state.stuck.push_back(range);
+                continue;
             }
-            refused
-        });
+            state.space.remove(range.start());
+            state.statistics.stuck_bytes -= range.len();
+        }
+    }
+
+    /// Tries again to give back all that was refused before.
+    pub(crate) fn give_back_stuck(&self) {
+        self.retry_stuck(&mut self.state.lock(), usize::MAX);
     }
 }
 

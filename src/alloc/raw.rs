@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 use low2g_platform::AddrRange;
 
 use crate::alloc::allocator::LowAllocator;
+use crate::alloc::certificate::Certificate;
 use crate::alloc::error::{AllocError, Misuse};
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
@@ -70,13 +71,43 @@ impl LowAllocator {
         }
     }
 
+    /// As [`LowAllocator::allocate_raw_zeroed`], and how the address was chosen.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn allocate_raw_certified(
+        &self,
+        size: u64,
+        align: u64,
+    ) -> Result<(u64, Certificate), AllocError> {
+        match class_of(size, align) {
+            Some(class) if align <= self.inner.page_size && size > 0 => {
+                let taken = self.take_slot(class)?;
+                let heap = &self.inner.heap;
+                if taken.dirty && !heap.settings.clear_on_free {
+                    heap.clear(taken.addr, size);
+                }
+                Ok((taken.addr, taken.certificate(heap.settings.random)))
+            }
+            _ => self.allocate_certified_own(size, align),
+        }
+    }
+
     #[cold]
     fn allocate_raw_own(&self, size: u64, align: u64) -> Result<u64, AllocError> {
+        Ok(self.allocate_certified_own(size, align)?.0)
+    }
+
+    fn allocate_certified_own(
+        &self,
+        size: u64,
+        align: u64,
+    ) -> Result<(u64, Certificate), AllocError> {
         self.check_block(size, align)?;
         let own = self.with_trim(|| self.map_own(size, align, Kind::Block))?;
-        let addr = own.range().start();
+        let (addr, certificate) = (own.range().start(), own.certificate());
         self.inner.raw_owned.lock().insert(addr, own);
-        Ok(addr)
+        Ok((addr, certificate))
     }
 
     /// Frees the block at `addr`.

@@ -29,7 +29,8 @@ pub struct Statistics {
     pub surveys: u64,
     /// Mappings made by each step, in the order of [`Step::ALL`].
     pub steps: [u64; Step::ALL.len()],
-    /// Bytes that the system refused to take back: inaccessible, tried again at the next survey.
+    /// Bytes that the system refused to take back: inaccessible, tried again when others are
+    /// released, at surveys and by `LowAllocator::trim`.
     pub stuck_bytes: u64,
 }
 

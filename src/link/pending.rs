@@ -5,12 +5,14 @@
 //! Invariant: the link is dropped before its inputs and options are freed.
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::engine::Link;
 use super::error::LinkFailure;
 use super::input::Input;
+use super::mirrors::Mirrors;
 use super::module::{Arguments, Export, Module};
 use super::options::LinkOptions;
 use super::relocate::Placed;
@@ -68,13 +70,26 @@ impl Pending {
         options: LinkOptions,
         placer: &Placer,
     ) -> Result<Self, LinkFailure> {
+        Self::sharing(inputs, options, placer, None)
+    }
+
+    /// As [`Pending::new`], with the low copies of host constants that other links made.
+    pub(super) fn sharing(
+        inputs: Vec<Input>,
+        options: LinkOptions,
+        placer: &Placer,
+        mirrors: Option<&Arc<Mirrors>>,
+    ) -> Result<Self, LinkFailure> {
         let inputs = Kept::new(inputs.into_boxed_slice());
         let options = Kept::new(Box::new(options));
         // SAFETY: get needs that the reference goes first: only `placed` holds it, which is dropped
         // before `_inputs`; on an error the link is gone before the boxes are.
         let borrowed = unsafe { inputs.get() };
         // SAFETY: as above.
-        let link = Link::read(borrowed, unsafe { options.get() })?;
+        let mut link = Link::read(borrowed, unsafe { options.get() })?;
+        if let Some(mirrors) = mirrors {
+            link.share_mirrors(mirrors);
+        }
         Ok(Self {
             placed: link.place_unresolved(placer)?,
             _inputs: inputs,
@@ -110,6 +125,11 @@ impl Pending {
         self.placed.resolve(resolver)
     }
 
+    /// Relocates and protects; nothing of the objects has run.
+    pub(super) fn into_module(self) -> Result<Module, LinkFailure> {
+        Ok(self.placed.relocate()?.protect()?.into_module())
+    }
+
     /// Relocates, protects and initialises: a running module.
     ///
     /// # Errors
@@ -118,7 +138,7 @@ impl Pending {
     /// # Safety
     /// Code of the objects runs: resolvers of ifuncs and constructors. What resolvers answered is true.
     pub unsafe fn load(self, arguments: &Arguments) -> Result<Module, SessionError> {
-        let mut module = self.placed.relocate()?.protect()?.into_module();
+        let mut module = self.into_module()?;
         // SAFETY: the caller agreed to run the objects' code.
         unsafe { module.initialise(arguments) }?;
         Ok(module)

@@ -13,6 +13,7 @@ use super::export::{ExportError, ModuleExports, unload_deferred};
 use super::mirrors::Mirrors;
 use super::module::{Arguments, Module};
 use super::options::LinkOptions;
+use super::pending::Pending;
 use super::process::{LibraryError, ProcessSymbols};
 use super::resolve::{Chain, Definitions, ExternalKind, ExternalSymbol, SymbolResolver};
 use super::{Input, Link, LinkError};
@@ -55,6 +56,7 @@ impl From<LinkError> for SessionError {
 pub struct Session {
     allocator: LowAllocator,
     definitions: Definitions,
+    resolver: Option<Box<dyn SymbolResolver + Send + Sync>>,
     process: ProcessSymbols,
     options: LinkOptions,
     /// In the order of their loading.
@@ -77,6 +79,7 @@ impl Session {
         Self {
             allocator,
             definitions: Definitions::default(),
+            resolver: None,
             process: ProcessSymbols::new().with_exit_functions(),
             options: LinkOptions::default(),
             modules: Mutex::new(Vec::new()),
@@ -89,6 +92,19 @@ impl Session {
     pub fn options(mut self, options: LinkOptions) -> Self {
         self.options = options;
         self
+    }
+
+    /// Takes symbols from libraries that are opened only, not from the whole process.
+    #[must_use]
+    pub fn without_process_symbols(mut self) -> Self {
+        self.process = ProcessSymbols::new().with_exit_functions().libraries_only();
+        self
+    }
+
+    /// Asks `resolver` for what no definition names, before modules loaded earlier. It must answer
+    /// with what is true.
+    pub fn set_resolver(&mut self, resolver: Option<Box<dyn SymbolResolver + Send + Sync>>) {
+        self.resolver = resolver;
     }
 
     /// Defines a function of the host under `name`, before the process's own symbols.
@@ -160,20 +176,69 @@ impl Session {
         let earlier = Earlier::new(&self.modules);
         let mut link = Link::read(inputs, &self.options)?;
         link.share_mirrors(&self.mirrors);
-        let chain = Chain::default();
-        link.resolve(
-            &chain
-                .then(&self.definitions)
-                .then(&earlier)
-                .then(&self.process),
-        );
-        let placer = Placer::Mapped {
+        link.resolve(&self.chain(Chain::default(), &earlier));
+        let placed = link.place(&self.placer())?;
+        let mut module = placed.relocate()?.protect()?.into_module();
+        module.uses = earlier.used();
+        // SAFETY: the caller agreed to run the objects' code.
+        unsafe { self.start(module) }
+    }
+
+    /// The first half of [`Session::load`]: reads and places, so that the addresses of the
+    /// objects' symbols are known before those of their externals.
+    ///
+    /// # Errors
+    /// Malformed inputs, duplicate symbols, no memory.
+    pub fn begin(&self, inputs: Vec<Input>) -> Result<Pending, SessionError> {
+        unload_deferred();
+        let mirrors = Some(&self.mirrors);
+        let options = self.options.clone();
+        let pending = Pending::sharing(inputs, options, &self.placer(), mirrors)?;
+        Ok(pending)
+    }
+
+    /// The second half: what is undefined still comes from `first`, then as in [`Session::load`].
+    /// `uses` stay loaded as long as the module.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there; what `first` and others answered to `pending` is true.
+    pub unsafe fn finish(
+        &self,
+        mut pending: Pending,
+        uses: Vec<Arc<Module>>,
+        first: &dyn SymbolResolver,
+    ) -> Result<Arc<Module>, SessionError> {
+        let earlier = Earlier::new(&self.modules);
+        pending.resolve(&self.chain(Chain::default().then(first), &earlier));
+        let mut module = pending.into_module()?;
+        module.uses = earlier.used();
+        module.uses.extend(uses);
+        // SAFETY: the caller agreed to run the objects' code.
+        unsafe { self.start(module) }
+    }
+
+    fn chain<'r>(&'r self, chain: Chain<'r>, earlier: &'r Earlier) -> Chain<'r> {
+        let mut chain = chain.then(&self.definitions);
+        if let Some(resolver) = &self.resolver {
+            chain = chain.then(&**resolver);
+        }
+        chain.then(earlier).then(&self.process)
+    }
+
+    fn placer(&self) -> Placer {
+        Placer::Mapped {
             allocator: self.allocator.clone(),
             reach: None,
             min_entropy: None,
-        };
-        let mut module = link.place(&placer)?.relocate()?.protect()?.into_module();
-        module.uses = earlier.used();
+        }
+    }
+
+    /// # Safety
+    /// Runs the objects' code.
+    unsafe fn start(&self, mut module: Module) -> Result<Arc<Module>, SessionError> {
         let arguments = Arguments::new(["low2g"]).unwrap_or_else(|_| unreachable!("no NUL in it"));
         // SAFETY: the caller agreed to run the objects' code.
         unsafe { module.initialise(&arguments) }?;

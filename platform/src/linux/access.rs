@@ -83,7 +83,18 @@ impl<S: Syscalls> LinuxPlatform<S> {
         self.check(range);
         self.sys
             .munmap(range.start(), range.len())
-            .map_err(|errno| self.limit_error("munmap", range, errno))
+            .map_err(|errno| match errno {
+                // The one cause that munmap(2) names. Mappings are not counted: blocks must be
+                // freed quickly also where this happens each time.
+                Errno::ENOMEM => PlatformError {
+                    reason: format!(
+                        "{errno}: it would split a mapping and vm.max_map_count is reached: \
+                         raise it or merge blocks"
+                    ),
+                    ..os_error("munmap", range, errno)
+                },
+                _ => os_error("munmap", range, errno),
+            })
     }
 
     /// `membarrier`, for which a process registers once (again in a child, if it has to).

@@ -1,0 +1,53 @@
+//! The C API from C and C++: programs of tests/capi, built by the system's compilers against the
+//! header and both libraries, run plainly and under valgrind.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use support::{Library, build, object, program, require, succeed};
+
+/// Builds and runs a program with both libraries, its objects as arguments.
+fn run(compiler: &str, source: &str, objects: &[&str]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let objects: Vec<_> = objects
+        .iter()
+        .map(|source| object(source, folder.path()))
+        .collect();
+    for library in Library::BOTH {
+        let program = build(compiler, source, library, folder.path(), &[]);
+        succeed(Command::new(&program).args(&objects));
+        under_valgrind(&program, &objects);
+    }
+}
+
+fn under_valgrind(program: &Path, objects: &[std::path::PathBuf]) {
+    if require(support::program("valgrind")).is_none() {
+        return;
+    }
+    let mut command = Command::new("valgrind");
+    command.args([
+        "--error-exitcode=97",
+        "--leak-check=full",
+        "--errors-for-leak-kinds=definite",
+        "--quiet",
+    ]);
+    succeed(command.arg(program).args(objects));
+}
+
+#[test]
+fn allocators_from_c() {
+    if require(program("cc")).is_some() {
+        run("cc", "allocator.c", &[]);
+    }
+}
+
+#[test]
+fn sessions_from_c() {
+    if require(program("cc")).is_some() {
+        run("cc", "session.c", &["module.c", "user.c"]);
+    }
+}

@@ -1,0 +1,106 @@
+//! C and C++ programs built against the header and either library by the system's compilers, and run.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Gives what a test needs, or says that the test is skipped and why. Where everything must be
+/// there (`LOW2G_REQUIRE_ALL` is set, as .ci/run does), what is missing fails the test.
+pub(crate) fn require<T>(what: Result<T, String>) -> Option<T> {
+    match what {
+        Ok(value) => Some(value),
+        Err(missing) if std::env::var_os("LOW2G_REQUIRE_ALL").is_some() => {
+            panic!("{missing}, and LOW2G_REQUIRE_ALL is set")
+        }
+        Err(missing) => {
+            eprintln!("SKIP: {missing}");
+            None
+        }
+    }
+}
+
+/// Whether `program` can be started.
+pub(crate) fn program(program: &str) -> Result<(), String> {
+    let started = Command::new(program).arg("--version").output();
+    let started = started.map_err(|error| format!("{program} does not start: {error}"))?;
+    match started.status.success() {
+        true => Ok(()),
+        false => Err(format!("{program} --version fails")),
+    }
+}
+
+/// The top folder of the sources.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Which library a program is linked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Library {
+    Static,
+    Shared,
+}
+
+impl Library {
+    pub(crate) const BOTH: [Self; 2] = [Self::Static, Self::Shared];
+
+    /// What follows the sources on the compiler's command line.
+    pub(crate) fn flags(self) -> Vec<String> {
+        // cargo put the libraries beside the test.
+        let test = std::env::current_exe().expect("the test's own path");
+        let folder = test.parent().expect("a file lies in a folder");
+        let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
+        let mut flags = match self {
+            Self::Static => vec![path("liblow2g.a")],
+            Self::Shared => vec![
+                path("liblow2g.so"),
+                format!("-Wl,-rpath,{}", folder.display()),
+            ],
+        };
+        flags.extend(["-lpthread", "-ldl", "-lm"].map(str::to_owned));
+        flags
+    }
+}
+
+/// Builds `source` of tests/capi with every warning an error.
+pub(crate) fn build(
+    compiler: &str,
+    source: &str,
+    library: Library,
+    folder: &Path,
+    flags: &[&str],
+) -> PathBuf {
+    let program = folder.join(format!("{source}-{library:?}"));
+    let mut command = Command::new(compiler);
+    command.args(["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]);
+    command.arg("-I").arg(root().join("include"));
+    command.args(flags);
+    command.arg(root().join("tests/capi").join(source));
+    command.args(library.flags()).arg("-o").arg(&program);
+    succeed(&mut command);
+    program
+}
+
+/// Runs `command`, which must succeed.
+pub(crate) fn succeed(command: &mut Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Compiles a C source of tests/capi to an object of the small static model.
+pub(crate) fn object(source: &str, folder: &Path) -> PathBuf {
+    let object = folder.join(format!("{source}.o"));
+    let mut command = Command::new("cc");
+    command.args(["-O2", "-fno-pic", "-fno-pie", "-mcmodel=small", "-c"]);
+    command.arg(root().join("tests/capi").join(source));
+    succeed(command.arg("-o").arg(&object));
+    object
+}

@@ -43,8 +43,6 @@ pub(crate) struct Inner {
     pub(crate) page_size: u64,
     /// Whether addresses are only numbers.
     pub(crate) simulated: bool,
-    /// Whether a picked slot must be looked at: a minimum, or a check for writes after its free.
-    pub(crate) checked_slots: bool,
     /// Whether a [`LowGlobal`](crate::alloc::LowGlobal) stands on it.
     pub(crate) global: bool,
     // Lock order: a pool's or tier's lock is taken before the pages', never after.

@@ -40,17 +40,19 @@ const YIELDS: u32 = 100;
 /// No thread.
 const NOBODY: usize = 0;
 
-/// A value behind a lock that can have an owner.
+/// A value behind a lock that can have an owner. Both begin on one cache line.
+#[repr(C, align(64))]
 pub(crate) struct BiasedLock<T> {
     /// Who needs not take `locked`.
     owner: AtomicUsize,
     /// Whether the owner is at the value.
     active: AtomicBool,
     locked: AtomicBool,
-    /// Who took `locked` last, and how often in a row; written under it.
-    last: AtomicUsize,
+    /// How often in a row the last one took `locked`; written under it.
     streak: AtomicU32,
     value: UnsafeCell<T>,
+    /// Who took `locked` last.
+    last: AtomicUsize,
 }
 
 // SAFETY: Sync needs that shared references from many threads are sound: the value is reached

@@ -98,7 +98,7 @@ impl LowAllocator {
     pub(crate) fn take_slot(&self, class: usize) -> Result<Taken, AllocError> {
         let heap = &self.inner.heap;
         let taken = heap.take(class, |size| self.map_own(size, 1, Kind::Arena))?;
-        if self.inner.checked_slots {
+        if heap.settings.checked {
             self.check_slot(&taken, class)?;
         }
         Ok(taken)

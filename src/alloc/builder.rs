@@ -248,10 +248,12 @@ impl Builder {
             return Err(AllocError::Unsupported { call: "mseal" });
         }
         let random = self.placement != Placement::FirstFit;
+        let has_minimum = self.min_entropy > 0.0 || self.min_conditional_entropy > 0.0;
         let settings = HeapSettings {
             random,
             late: hardening.late_slots,
             clear_on_free: hardening.clear_on_free,
+            checked: has_minimum || hardening.clear_on_free,
         };
         let pages = Pages::new(
             Arc::clone(&platform),
@@ -262,12 +264,10 @@ impl Builder {
         let seed = pages.state.lock().random.derive(u64::MAX - 1);
         let random = random.then(|| pages.state.lock().random.derive(u64::MAX - 2));
         let code = CodeTier::new(&*platform, random, hardening.late_slots);
-        let has_minimum = self.min_entropy > 0.0 || self.min_conditional_entropy > 0.0;
         Ok(Inner {
             min_conditional_entropy: self.min_conditional_entropy,
             page_size: platform.config().page_size,
             simulated: platform.is_simulated(),
-            checked_slots: has_minimum || hardening.clear_on_free,
             heap: Heap::new(Arc::clone(&platform), window, seed, settings),
             raw_owned: RawOwned::default(),
             retired: Retired::new(hardening.late_bytes),

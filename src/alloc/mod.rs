@@ -40,7 +40,6 @@ mod fork;
 mod heap;
 mod lock;
 mod own;
-mod page_index;
 mod pages;
 mod raw;
 mod slots;

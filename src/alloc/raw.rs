@@ -35,9 +35,8 @@ impl LowAllocator {
     #[inline]
     pub fn allocate_raw(&self, size: u64, align: u64) -> Result<u64, AllocError> {
         if align <= QUANTUM
-            && !self.inner.checked_slots
             && let Some(class) = class_of_size(size)
-            && let Some(addr) = self.inner.heap.pick_ready(class)
+            && let Some(addr) = self.inner.heap.pick_own(class)
         {
             return Ok(addr);
         }

@@ -1,16 +1,19 @@
 //! Small blocks of data: pools of equal slots, sharded by thread, found again by address.
 //!
 //! ```text
-//!   shard 0..8 --- pool a size class (40) --- arenas, marks, free slots     behind a lock each
-//!   index: page -> shard, class, arena                                      without a lock
+//!   shard 0..8 --- pool a size class (40) --- arenas, free slots     behind a lock each (`biased`)
+//!   index: page -> arena -> its pool                                        without a lock
 //! ```
 //!
 //! A thread stays with its shard until it meets another one there. A free goes to the pool that
 //! the index names, whichever thread it comes from. Lock order: a pool's lock is taken before the
 //! pages', never after, and never two pools' at once.
 
+mod arena;
+mod index;
 mod pool;
 mod quarantine;
+mod stack;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,19 +25,17 @@ use crate::alloc::biased::{BiasedGuard, BiasedLock};
 use crate::alloc::error::{AllocError, Misuse};
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
-use crate::alloc::page_index::PageIndex;
 use crate::alloc::random::Random;
 use crate::alloc::slots::{CLASSES, class_size};
 
-use pool::Pool;
+use arena::Arena;
+use index::PageIndex;
 pub(crate) use pool::Taken;
+use pool::{NotUsed, Pool};
 pub(crate) use quarantine::Quarantine;
 
 /// Threads that can allocate at once without meeting.
 const SHARDS: usize = 8;
-
-const CLASS_BITS: u32 = 6;
-const ARENA_BITS: u32 = 18;
 
 thread_local! {
     /// The shard in which this thread allocates.
@@ -62,6 +63,8 @@ pub(crate) struct HeapSettings {
     pub(crate) late: usize,
     /// Whether freed slots are cleared, and checked to be clear still when they are picked.
     pub(crate) clear_on_free: bool,
+    /// Whether a slot that was picked is to be looked at: a minimum of entropy, or `clear_on_free`.
+    pub(crate) checked: bool,
 }
 
 type Shard = [BiasedLock<Pool>; CLASSES];
@@ -72,7 +75,7 @@ pub(crate) struct Heap {
     shards: [OnceLock<Box<Shard>>; SHARDS],
     /// Taken while a shard is made, so that a fork finds it whole or not at all.
     making: SpinLock<()>,
-    index: PageIndex,
+    index: PageIndex<Arena>,
     platform: Arc<dyn Platform>,
     /// What the pools' streams are derived from.
     seed: Random,
@@ -89,7 +92,7 @@ impl Heap {
         Self {
             shards: std::array::from_fn(|_| OnceLock::new()),
             making: SpinLock::default(),
-            index: PageIndex::new(window, platform.config().page_size),
+            index: PageIndex::new(window),
             platform,
             seed,
             settings,
@@ -117,17 +120,25 @@ impl Heap {
         pool.take(&*self.platform)
     }
 
-    /// The address of a slot of `class`, if this thread's own pool needs no arena for that.
+    /// The address of a slot of `class`, if this thread owns the pool, nothing of the slot is to be
+    /// checked, and no arena needed.
     #[inline(always)]
-    pub(crate) fn pick_ready(&self, class: usize) -> Option<u64> {
-        let shard = SHARD.get();
-        let pools = self.shards.get(shard)?.get()?;
+    pub(crate) fn pick_own(&self, class: usize) -> Option<u64> {
+        let pools = self.shards.get(SHARD.get())?.get()?;
         let mut pool = pools.get(class)?.lock_as_owner()?;
-        if pool.wants_arena() {
+        if pool.picks_in_order() {
+            pool.pick_in_order().map(|picked| picked.addr)
+        } else {
+            self.pick_own_at_random(pool)
+        }
+    }
+
+    #[inline(never)]
+    fn pick_own_at_random(&self, mut pool: BiasedGuard<'_, Pool>) -> Option<u64> {
+        if !pool.picks_unchecked() || pool.wants_arena() {
             return None;
         }
-        let picked = pool.pick(&*self.platform)?;
-        Some(picked.addr)
+        pool.pick(&*self.platform).map(|picked| picked.addr)
     }
 
     #[cold]
@@ -183,7 +194,7 @@ impl Heap {
         Box::new(std::array::from_fn(|class| {
             let number = low2g_platform::to_u64(shard * CLASSES + class);
             let random = settings.random.then(|| self.seed.derive(number));
-            BiasedLock::new(Pool::new(class_size(class), random, settings.late))
+            BiasedLock::new(Pool::new(class_size(class), random, settings))
         }))
     }
 
@@ -219,89 +230,95 @@ impl Heap {
             Err(error) => return Err(error),
         };
         let range = arena.range();
-        let arena = pool.add(arena);
-        let shard = u32::try_from(shard).expect("below 8");
-        let class = u32::try_from(class).expect("below 64");
-        let number = (shard << CLASS_BITS | class) << ARENA_BITS | arena;
-        self.index.set(range, Some(number));
+        let arena = pool.add(arena, page);
+        arena.belong_to(self.pool(shard, class));
+        self.index.set(range, Arc::as_ptr(arena).cast_mut());
         Ok(())
     }
 
-    /// The pool that an index entry names, and the number of the arena in it.
-    #[inline]
-    fn home(&self, number: u32) -> (&BiasedLock<Pool>, u32) {
-        let arena = number & ((1 << ARENA_BITS) - 1);
-        let class = number >> ARENA_BITS & ((1 << CLASS_BITS) - 1);
-        let shard = number >> (ARENA_BITS + CLASS_BITS);
-        let pool = self.pool(
-            low2g_platform::to_usize(shard.into()),
-            low2g_platform::to_usize(class.into()),
-        );
-        (pool, arena)
+    /// The arena at a page of which the index says `arena`, and the pool it belongs to.
+    #[inline(always)]
+    fn home(&self, arena: *mut Arena) -> Option<(&BiasedLock<Pool>, &Arena)> {
+        // SAFETY: as_ref needs null or a valid value: what the index holds is an arena of a pool
+        // of this heap; pools keep theirs until the heap is dropped, which `self` excludes.
+        let arena = unsafe { arena.as_ref() }?;
+        // SAFETY: a reference needs a valid value: the pool was set before the arena was entered in
+        // the index, and shards stay where they are until the heap is dropped.
+        let pool = unsafe { &*arena.pool() };
+        Some((pool, arena))
     }
 
     /// Frees the slot at `addr` if that is a used one of a pool that this thread owns; else says
     /// false, and `give` is to be asked. The slot's bytes are the caller's to give up.
     #[inline(always)]
     pub(crate) fn give_own(&self, addr: u64) -> bool {
-        let Some(number) = self.index.get(addr) else {
+        let Some((pool, arena)) = self.home(self.index.get_near(addr)) else {
             return false;
         };
-        let (pool, arena) = self.home(number);
         let Some(mut pool) = pool.lock_as_owner() else {
             return false;
         };
-        let Ok(slot) = pool.find(arena, addr) else {
-            return false;
-        };
-        if self.settings.clear_on_free {
-            self.clear(addr, pool.slot());
+        if !pool.gives_now() {
+            return self.give_late(pool, arena, addr);
         }
-        if let Some(emptied) = pool.give(arena, slot) {
-            self.sweep(pool, emptied);
+        match pool.give_now(arena, addr) {
+            Some(false) => true,
+            Some(true) => self.sweep(pool, arena.number()),
+            None => false,
         }
-        true
+    }
+
+    /// As `give_own`, of a pool with a quarantine, or whose slots are cleared.
+    #[inline(never)]
+    fn give_late(&self, mut pool: BiasedGuard<'_, Pool>, arena: &Arena, addr: u64) -> bool {
+        if self.settings.clear_on_free
+            && let Some((slot, true)) = arena.around(addr)
+            && slot.start() == addr
+        {
+            self.clear(addr, slot.len());
+        }
+        match pool.give(arena, addr) {
+            Ok(None) => true,
+            Ok(Some(emptied)) => self.sweep(pool, emptied),
+            Err(NotUsed) => false,
+        }
     }
 
     /// Frees the slot at `addr`; `None` if no arena is there. The slot's bytes are the caller's to
     /// give up.
     pub(crate) fn give(&self, addr: u64) -> Option<Result<(), Misuse>> {
-        let (pool, arena) = self.home(self.index.get(addr)?);
-        let mut pool = pool.lock(&*self.platform);
-        let slot = match pool.find(arena, addr) {
-            Ok(slot) => slot,
-            Err(misuse) => return Some(Err(misuse)),
-        };
-        if self.settings.clear_on_free {
-            self.clear(addr, pool.slot());
-        }
-        if let Some(emptied) = pool.give(arena, slot) {
-            self.sweep(pool, emptied);
-        }
-        Some(Ok(()))
+        let (pool, arena) = self.home(self.index.get(addr))?;
+        let guard = pool.lock(&*self.platform);
+        Some(if self.give_late(guard, arena, addr) {
+            Ok(())
+        } else {
+            let _pool = pool.lock(&*self.platform);
+            Err(arena.misuse(addr))
+        })
     }
 
-    /// What is to be done when an arena has become empty.
+    /// What is to be done when an arena has become empty; true.
     #[cold]
-    fn sweep(&self, mut pool: BiasedGuard<'_, Pool>, emptied: u32) {
+    fn sweep(&self, mut pool: BiasedGuard<'_, Pool>, emptied: u32) -> bool {
         let gone = pool.emptied(emptied);
         self.forget(&gone);
         drop(pool);
         // Unmapping needs no lock of the pool.
         drop(gone);
+        true
     }
 
     /// Bytes of the used slot at `addr`.
     pub(crate) fn usable_size(&self, addr: u64) -> Option<u64> {
-        let (pool, arena) = self.home(self.index.get(addr)?);
-        let pool = pool.lock(&*self.platform);
-        pool.find(arena, addr).ok().map(|_| pool.slot())
+        let (slot, used) = self.around(addr)?;
+        (used && slot.start() == addr).then_some(slot.len())
     }
 
     /// The slot around `addr`, and whether it is in use.
     pub(crate) fn around(&self, addr: u64) -> Option<(AddrRange, bool)> {
-        let (pool, arena) = self.home(self.index.get(addr)?);
-        pool.lock(&*self.platform).around(arena, addr)
+        let (pool, arena) = self.home(self.index.get(addr))?;
+        let _pool = pool.lock(&*self.platform);
+        arena.around(addr)
     }
 
     /// Lets all slots out of quarantine, and gives back the arenas that are empty then.
@@ -316,7 +333,7 @@ impl Heap {
     /// Takes arenas that will be unmapped out of the index.
     fn forget(&self, emptied: &[Own]) {
         for arena in emptied {
-            self.index.set(arena.range(), None);
+            self.index.set(arena.range(), std::ptr::null_mut());
         }
     }
 

@@ -1,33 +1,39 @@
 //! A pool: arenas of equal slots, which of them are used, and the free ones to pick from.
 //!
 //! ```text
-//!   arenas   [ base, marks ] [ base, marks ] ...      numbered; a number is used again
+//!   arenas   [ base, marks ] [ base, marks ] ...      see `arena`; numbered; a number is used again
 //!   free     [ arena|slot, arena|slot, ... ]          picked at random, or the last one
 //!   late     [ arena|slot, ... ]                      freed, not yet to be picked (quarantine)
 //! ```
 //!
 //! All of it is out of line. Invariants:
-//! - a slot's used mark is set from its pick to its free: a free that finds it clear is a second one;
-//! - an arena's `held` counts its used slots and those in quarantine, `empty` the arenas where it
-//!   is 0; such an arena goes at once, but one may stay until a trim, so that a lone block's life is
+//! - `empty` counts the arenas of which no slot is used or in quarantine; such an arena goes at once, but one may stay until a trim, so that a lone block's life is
 //!   no system call;
 //! - with a random pick, every free slot of every arena is in `free` once; with the other, the
 //!   slots from `fresh` on of the last arena are free too and in no list.
 
-use low2g_platform::{AddrRange, Platform, to_usize};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use low2g_platform::{Platform, to_usize};
 
 use crate::alloc::certificate::{Certificate, Step, log2};
-use crate::alloc::error::Misuse;
 use crate::alloc::own::Own;
 use crate::alloc::random::Random;
 
+use super::HeapSettings;
+use super::arena::Arena;
 use super::quarantine::Quarantine;
+use super::stack::Stack;
 
 /// Bits of an entry that say which slot of its arena is meant.
-const SLOT_BITS: u32 = 14;
+pub(super) const SLOT_BITS: u32 = 14;
 
 /// Arenas that a pool can number.
-pub(super) const MOST_ARENAS: usize = 1 << 18;
+pub(super) const MOST_ARENAS: usize = 1 << 17;
+
+/// Of an entry: the slot may hold bytes of a former block.
+const DIRTY: u32 = 1 << 31;
 
 /// Most slots of an arena.
 pub(super) const MOST_SLOTS: u64 = 1 << SLOT_BITS;
@@ -40,24 +46,6 @@ const SLOTS_PER_ARENA: u64 = 512;
 
 /// Smallest arena in bytes.
 const ARENA: u64 = 256 << 10;
-
-/// One word of marks for 64 slots.
-#[derive(Clone, Copy, Debug, Default)]
-struct Marks {
-    used: u64,
-    /// May hold bytes of a former block.
-    dirty: u64,
-}
-
-/// What a pick or a free touches of an arena: half a cache line.
-#[derive(Debug, Default)]
-struct Arena {
-    base: u64,
-    /// Slots; 0 for a number that is not in use.
-    count: u32,
-    held: u32,
-    marks: Box<[Marks]>,
-}
 
 /// A slot that was picked.
 #[derive(Clone, Copy, Debug)]
@@ -72,27 +60,37 @@ pub(crate) struct Taken {
     pub(crate) seeded: bool,
 }
 
-/// Slots of one size.
+/// Slots of one size. What the fast paths touch stands first, on the cache line of the lock and the
+/// one after it.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Pool {
-    slot: u64,
-    /// 2^40 / slot, rounded up: a division by it is a multiplication and a shift.
-    inverse: u64,
-    arenas: Vec<Arena>,
-    /// The memory of each.
-    owned: Vec<Option<Own>>,
-    vacant: Vec<u32>,
+    free: Stack,
+    arenas: Vec<Arc<Arena>>,
     empty: usize,
-    free: Vec<u32>,
     /// First never used slot of the arena added last; for picks that are not random.
     fresh: u32,
     fresh_end: u32,
+    /// Whether a free is more than a push: there is a quarantine, or slots are cleared.
+    frees_late: bool,
+    /// Whether picks are random.
+    is_random: bool,
+    /// Whether a pick is more than a pick: what it gave is to be checked.
+    checked: bool,
+    seeded: bool,
     random: Option<Random>,
     late: Option<Quarantine>,
+    slot: u64,
+    /// The memory of each arena.
+    owned: Vec<Option<Own>>,
+    vacant: Vec<u32>,
     arena_bits: f64,
-    seeded: bool,
     pub(super) arena_bytes: u64,
 }
+
+/// No used slot starts there: [`Arena::misuse`] says what is wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NotUsed;
 
 /// A slot that was taken, in as few words as the fast path needs.
 #[derive(Clone, Copy)]
@@ -104,20 +102,22 @@ pub(super) struct Picked {
 }
 
 impl Pool {
-    /// No arenas yet. `random` picks at random; `late` freed slots wait before they are picked again.
-    pub(super) fn new(slot: u64, random: Option<Random>, late: usize) -> Self {
+    /// No arenas yet. `random` picks at random.
+    pub(super) fn new(slot: u64, random: Option<Random>, settings: &HeapSettings) -> Self {
         Self {
             slot,
-            inverse: (1 << 40) / slot + 1,
             arenas: Vec::new(),
             owned: Vec::new(),
             vacant: Vec::new(),
             empty: 0,
-            free: Vec::new(),
+            frees_late: settings.late > 0 || settings.clear_on_free,
+            checked: settings.checked,
+            is_random: random.is_some(),
+            free: Stack::default(),
             fresh: 0,
             fresh_end: 0,
             random,
-            late: (late > 0).then(|| Quarantine::new(late)),
+            late: (settings.late > 0).then(|| Quarantine::new(settings.late)),
             arena_bits: f64::INFINITY,
             seeded: false,
             arena_bytes: 0,
@@ -139,10 +139,15 @@ impl Pool {
         (slots.min(MOST_SLOTS) * self.slot).next_multiple_of(page)
     }
 
+    /// Most slots of an arena that may be added.
+    fn most_slots(&self, page: u64) -> u64 {
+        (self.arena_size(page) / self.slot).min(MOST_SLOTS)
+    }
+
     /// Whether an arena should be added before a pick.
     #[inline]
     pub(super) fn wants_arena(&self) -> bool {
-        if self.random.is_some() {
+        if self.is_random {
             self.free.len() < CANDIDATES
         } else {
             self.is_full()
@@ -155,36 +160,40 @@ impl Pool {
         self.free.is_empty() && self.fresh == self.fresh_end
     }
 
-    /// Adds an arena; gives its number, which is below [`MOST_ARENAS`] if `is_numbered` said so.
-    pub(super) fn add(&mut self, own: Own) -> u32 {
+    /// Adds an arena, if `is_numbered` said that it can be numbered; gives what stands for it.
+    pub(super) fn add(&mut self, own: Own, page: u64) -> &Arc<Arena> {
         let range = own.range();
-        let count = u32::try_from((range.len() / self.slot).min(MOST_SLOTS)).expect("2^14");
+        let most = self.most_slots(page);
+        let count = u32::try_from((range.len() / self.slot).min(most)).expect("2^14");
         let certificate = own.certificate();
         self.arena_bits = self.arena_bits.min(bits_within(&own, count));
         self.seeded |= certificate.seeded;
         self.arena_bytes += range.len();
         let number = self.vacant.pop().unwrap_or_else(|| {
-            self.arenas.push(Arena::default());
+            let number = u32::try_from(self.arenas.len()).expect("below 2^17");
+            let arena = Arena::new(number << SLOT_BITS, self.slot, most);
+            self.arenas.push(Arc::new(arena));
             self.owned.push(None);
-            u32::try_from(self.arenas.len() - 1).expect("below 2^18")
+            number
         });
         self.owned[to_usize(number.into())] = Some(own);
-        self.arenas[to_usize(number.into())] = Arena {
-            base: range.start(),
-            count,
-            held: 0,
-            marks: vec![Marks::default(); to_usize(count.div_ceil(64).into())].into(),
-        };
         self.empty += 1;
-        let first = number << SLOT_BITS;
-        if self.random.is_some() {
-            self.free.extend(first..first + count);
+        self.free.add_room(to_usize(count.into()));
+        let arena = &self.arenas[to_usize(number.into())];
+        let (first, end) = (arena.first(), arena.first() + count);
+        let ready = if self.is_random {
+            first..end
         } else {
             // What was left of the arena before stays to be picked.
-            self.free.extend(self.fresh..self.fresh_end);
-            (self.fresh, self.fresh_end) = (first, first + count);
+            let rest = self.fresh..self.fresh_end;
+            (self.fresh, self.fresh_end) = (first, end);
+            rest
+        };
+        for entry in ready {
+            self.free.push(entry).expect("room was made");
         }
-        number
+        arena.open(range.start(), count);
+        arena
     }
 
     /// Whether one more arena can be numbered.
@@ -192,43 +201,62 @@ impl Pool {
         !self.vacant.is_empty() || self.arenas.len() < MOST_ARENAS
     }
 
+    /// Whether a free needs no more than `give_now`.
+    #[inline(always)]
+    pub(super) fn gives_now(&self) -> bool {
+        !self.frees_late
+    }
+
+    /// Whether `pick_in_order` is all there is to a pick; if not, whether `pick` is.
+    #[inline(always)]
+    pub(super) fn picks_in_order(&self) -> bool {
+        !self.is_random && !self.checked
+    }
+
+    /// Whether `pick` is all there is to a pick.
+    #[inline(always)]
+    pub(super) fn picks_unchecked(&self) -> bool {
+        !self.checked
+    }
+
     /// Picks a slot; `None` if the pool is full.
     #[inline(always)]
     pub(super) fn pick(&mut self, platform: &dyn Platform) -> Option<Picked> {
-        let (entry, candidates) = match &mut self.random {
-            Some(random) => {
-                let candidates = self.free.len();
-                let index = random.index_below(candidates, platform)?;
-                (self.free.swap_remove(index), candidates)
-            }
-            None => (self.next_in_order()?, 1),
-        };
-        let slot_bytes = self.slot;
-        let (slot, arena) = self.arena_of(entry);
-        let marks = &mut arena.marks[to_usize((slot / 64).into())];
-        let bit = 1_u64 << (slot % 64);
-        let dirty = marks.dirty & bit != 0;
-        marks.used |= bit;
-        marks.dirty |= bit;
-        let addr = arena.base + u64::from(slot) * slot_bytes;
-        arena.held += 1;
-        self.empty -= usize::from(arena.held == 1);
-        Some(Picked {
-            addr,
-            dirty,
-            candidates: u32::try_from(candidates).unwrap_or(u32::MAX),
-        })
+        if !self.is_random {
+            return self.pick_in_order();
+        }
+        let candidates = self.free.len();
+        let index = self.random.as_mut()?.index_below(candidates, platform)?;
+        let entry = self.free.swap_remove(index)?;
+        self.picked(entry, u32::try_from(candidates).unwrap_or(u32::MAX))
     }
 
-    /// The slot freed last, or the lowest that was never used.
+    /// Picks the slot freed last, or the lowest that was never used; `None` if the pool is full.
     #[inline(always)]
-    fn next_in_order(&mut self) -> Option<u32> {
-        self.free.pop().or_else(|| {
-            let fresh = self.fresh;
-            (fresh < self.fresh_end).then(|| {
-                self.fresh = fresh + 1;
-                fresh
-            })
+    pub(super) fn pick_in_order(&mut self) -> Option<Picked> {
+        let entry = match self.free.pop() {
+            Some(entry) => entry,
+            None if self.fresh < self.fresh_end => {
+                self.fresh += 1;
+                self.fresh - 1
+            }
+            None => return None,
+        };
+        self.picked(entry, 1)
+    }
+
+    #[inline(always)]
+    fn picked(&mut self, entry: u32, candidates: u32) -> Option<Picked> {
+        let number = (entry & !DIRTY) >> SLOT_BITS;
+        let arena = self.arenas.get(to_usize(number.into()))?;
+        let (addr, held) = arena.take(entry & ((1 << SLOT_BITS) - 1))?;
+        if held == 1 {
+            self.empty -= 1;
+        }
+        Some(Picked {
+            addr,
+            dirty: entry & DIRTY != 0,
+            candidates,
         })
     }
 
@@ -246,69 +274,45 @@ impl Pool {
 
     /// Slots in use.
     pub(super) fn used_slots(&self) -> u64 {
-        let held: u64 = self.arenas.iter().map(|arena| u64::from(arena.held)).sum();
+        let held: u64 = self
+            .arenas
+            .iter()
+            .map(|arena| u64::from(arena.held()))
+            .sum();
         held - self
             .late
             .as_ref()
             .map_or(0, |late| low2g_platform::to_u64(late.len()))
     }
 
-    /// The slot number of an entry, and its arena.
+    /// Frees the used slot of `arena` (one of this pool's) at `addr`, if there is one and `gives_now`
+    /// said so; says whether the arena is empty then: `emptied` is to be called.
     #[inline(always)]
-    fn arena_of(&mut self, entry: u32) -> (u32, &mut Arena) {
-        let arena = &mut self.arenas[to_usize((entry >> SLOT_BITS).into())];
-        (entry & ((1 << SLOT_BITS) - 1), arena)
+    pub(super) fn give_now(&mut self, arena: &Arena, addr: u64) -> Option<bool> {
+        let (slot, word, rest) = arena.find(addr)?;
+        self.free.push(arena.first() | slot | DIRTY)?;
+        word.store(rest, Ordering::Relaxed);
+        let emptied = arena.let_go() == 0;
+        if emptied {
+            self.empty += 1;
+        }
+        Some(emptied)
     }
 
-    /// The slot of arena `number` that starts at `addr`, if it is used.
-    #[inline(always)]
-    pub(super) fn find(&self, number: u32, addr: u64) -> Result<u32, Misuse> {
-        let Some(arena) = self.arenas.get(to_usize(number.into())) else {
-            return Err(Misuse::NotOurs { addr });
-        };
-        let offset = addr.wrapping_sub(arena.base);
-        // The page index was read before the lock: all of the arena may have changed since.
-        if offset >= u64::from(arena.count) * self.slot {
-            return Err(Misuse::NotOurs { addr });
-        }
-        let slot = (offset * self.inverse) >> 40;
-        if slot * self.slot != offset {
-            let start = arena.base + slot * self.slot;
-            return Err(Misuse::Inside { addr, start });
-        }
-        if arena.marks[to_usize(slot / 64)].used & (1 << (slot % 64)) == 0 {
-            return Err(Misuse::NotInUse { addr });
-        }
-        Ok(u32::try_from(slot).expect("below 2^14"))
-    }
-
-    /// The slot around `addr`, and whether it is used.
-    pub(super) fn around(&self, number: u32, addr: u64) -> Option<(AddrRange, bool)> {
-        let arena = self.arenas.get(to_usize(number.into()))?;
-        let slot = addr.checked_sub(arena.base)? / self.slot;
-        if slot >= arena.count.into() {
-            return None;
-        }
-        let used = arena.marks[to_usize(slot / 64)].used & (1 << (slot % 64)) != 0;
-        let range = AddrRange::at(arena.base + slot * self.slot, self.slot)?;
-        Some((range, used))
-    }
-
-    /// Frees the used slot `slot` of arena `number`; gives the number of one that
-    /// has become empty: then `emptied` is to be called.
-    #[inline(always)]
-    pub(super) fn give(&mut self, number: u32, slot: u32) -> Option<u32> {
-        let entry = number << SLOT_BITS | slot;
-        let (_, arena) = self.arena_of(entry);
-        arena.marks[to_usize((slot / 64).into())].used &= !(1 << (slot % 64));
+    /// As `give_now`, through the quarantine if there is one; gives the number of an arena that is
+    /// empty then.
+    pub(super) fn give(&mut self, arena: &Arena, addr: u64) -> Result<Option<u32>, NotUsed> {
+        let (slot, word, rest) = arena.find(addr).ok_or(NotUsed)?;
+        word.store(rest, Ordering::Relaxed);
+        let entry = arena.first() | slot | DIRTY;
         let Some(late) = &mut self.late else {
-            return self.release(entry);
+            return Ok(self.release(entry));
         };
         let random = self.random.as_mut();
         let out = late.push(entry, |bound| {
             random.map_or(0, |random| random.below_u32(bound))
         });
-        out.and_then(|out| self.release(out))
+        Ok(out.and_then(|out| self.release(out)))
     }
 
     /// Lets all slots out of quarantine; gives back the arenas that are empty then.
@@ -321,15 +325,12 @@ impl Pool {
     }
 
     /// Makes a slot one that can be picked; gives its arena's number if that is empty now.
-    #[inline(always)]
     fn release(&mut self, entry: u32) -> Option<u32> {
-        self.free.push(entry);
-        let (_, arena) = self.arena_of(entry);
-        arena.held -= 1;
-        (arena.held == 0).then(|| {
-            self.empty += 1;
-            entry >> SLOT_BITS
-        })
+        self.free.push(entry).expect("a place for every slot");
+        let number = (entry & !DIRTY) >> SLOT_BITS;
+        let emptied = self.arenas[to_usize(number.into())].let_go() == 0;
+        self.empty += usize::from(emptied);
+        emptied.then_some(number)
     }
 
     /// What goes when arena `number` has become empty: to be taken out of the index and dropped.
@@ -349,8 +350,8 @@ impl Pool {
 
     /// Takes out all arenas of which no slot is held and `goes` says so.
     fn remove_empty(&mut self, goes: impl Fn(u32) -> bool) -> Vec<Own> {
-        let numbers = 0..u32::try_from(self.arenas.len()).expect("below 2^18");
-        let is_empty = |arena: &Arena| arena.count > 0 && arena.held == 0;
+        let numbers = 0..u32::try_from(self.arenas.len()).expect("below 2^17");
+        let is_empty = |arena: &Arena| arena.count() > 0 && arena.held() == 0;
         numbers
             .filter_map(|number| {
                 let empty = is_empty(&self.arenas[to_usize(number.into())]);
@@ -365,8 +366,11 @@ impl Pool {
     #[cold]
     fn remove(&mut self, number: u32) -> Option<Own> {
         let own = self.owned[to_usize(number.into())].take()?;
-        self.arenas[to_usize(number.into())] = Arena::default();
-        self.free.retain(|entry| entry >> SLOT_BITS != number);
+        let arena = &self.arenas[to_usize(number.into())];
+        let less = to_usize(arena.count().into());
+        arena.close();
+        self.free
+            .retain(less, |entry| (entry & !DIRTY) >> SLOT_BITS != number);
         if self.fresh >> SLOT_BITS == number {
             (self.fresh, self.fresh_end) = (0, 0);
         }
@@ -375,7 +379,7 @@ impl Pool {
         self.arena_bytes -= own.range().len();
         let rest = self.owned.iter().zip(&self.arenas);
         self.arena_bits = rest
-            .filter_map(|(own, arena)| Some(bits_within(own.as_ref()?, arena.count)))
+            .filter_map(|(own, arena)| Some(bits_within(own.as_ref()?, arena.count())))
             .fold(f64::INFINITY, f64::min);
         Some(own)
     }

@@ -1,0 +1,137 @@
+//! From a page to what stands for it, without a lock: what frees by address start from.
+//!
+//! ```text
+//!   near   one pointer a 4 KiB of the window's first 8 GiB: nearly always all of it
+//!   far    [ leaf | - | leaf ]      one leaf a GiB beyond that, made when it is first needed
+//! ```
+//!
+//! They are zeroed memory that is never touched but where used. Pages of the system may be larger
+//! than 4 KiB, then several entries say the same.
+//!
+//! Invariant: an entry is set before any address of its page is handed out, and cleared after
+//! the last one came back, so whoever frees what is his reads the entry that it was given under.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use low2g_platform::{AddrRange, to_usize};
+
+/// Bytes that the near table may cover.
+const NEAR: u64 = 8 << 30;
+/// Bytes that a leaf covers.
+const LEAF: u64 = 1 << 30;
+
+/// log2 of the bytes that an entry covers.
+const SHIFT: u32 = 12;
+
+type Leaf<T> = OnceLock<Box<[AtomicPtr<T>]>>;
+
+/// A pointer for each page of a window.
+pub(crate) struct PageIndex<T> {
+    window: AddrRange,
+    near: Box<[AtomicPtr<T>]>,
+    far: Box<[Leaf<T>]>,
+}
+
+impl<T> fmt::Debug for PageIndex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not its million entries.
+        f.debug_struct("PageIndex")
+            .field("window", &self.window)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> PageIndex<T> {
+    pub(crate) fn new(window: AddrRange) -> Self {
+        let leaves = window.len().saturating_sub(NEAR).div_ceil(LEAF);
+        Self {
+            window,
+            near: table_of(to_usize(window.len().min(NEAR).div_ceil(1 << SHIFT))),
+            far: (0..leaves).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// As `get`, of the near pages only.
+    #[inline(always)]
+    pub(crate) fn get_near(&self, addr: u64) -> *mut T {
+        // What lies below the window wraps to beyond the table.
+        let page = addr.wrapping_sub(self.window.start()) >> SHIFT;
+        self.near
+            .get(to_usize(page))
+            .map_or(std::ptr::null_mut(), |entry| entry.load(Ordering::Acquire))
+    }
+
+    /// What was entered for the page of `addr`; null for nothing.
+    pub(crate) fn get(&self, addr: u64) -> *mut T {
+        let entry = self.get_near(addr);
+        if !entry.is_null() || !self.window.contains(addr) {
+            return entry;
+        }
+        let Some(offset) = (addr - self.window.start()).checked_sub(NEAR) else {
+            return entry;
+        };
+        let leaf = self.far[to_usize(offset / LEAF)].get();
+        leaf.map_or(entry, |leaf| {
+            leaf[to_usize((offset % LEAF) >> SHIFT)].load(Ordering::Acquire)
+        })
+    }
+
+    /// Enters `what`, null for nothing, for every page of `range`, which lies in the window.
+    pub(crate) fn set(&self, range: AddrRange, what: *mut T) {
+        let mut offset = range.start() - self.window.start();
+        while offset < range.end() - self.window.start() {
+            let (table, offset_in) = match offset.checked_sub(NEAR) {
+                None => (&self.near, offset),
+                Some(far) => {
+                    let leaf = &self.far[to_usize(far / LEAF)];
+                    let leaf = leaf.get_or_init(|| table_of(to_usize(LEAF >> SHIFT)));
+                    (leaf, far % LEAF)
+                }
+            };
+            table[to_usize(offset_in >> SHIFT)].store(what, Ordering::Release);
+            offset += 1 << SHIFT;
+        }
+    }
+}
+
+/// So many null pointers.
+fn table_of<T>(len: usize) -> Box<[AtomicPtr<T>]> {
+    // From the system's zeroed pages: most of it is never touched.
+    let words = vec![std::ptr::null_mut::<T>(); len].into_boxed_slice();
+    let words = Box::into_raw(words) as *mut [AtomicPtr<T>];
+    // SAFETY: Box::from_raw needs a box's pointer of the same layout: AtomicPtr has that of a raw
+    // pointer ("same size, alignment and bit validity"), and the box was just given up.
+    unsafe { Box::from_raw(words) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_name_what_stands_for_them() {
+        let start = 0x1000_0000;
+        let window = AddrRange::new(start, start + NEAR + 3 * LEAF / 2).expect("in order");
+        let index = PageIndex::<u8>::new(window);
+        let mut what = 7_u8;
+        let what = &raw mut what;
+        // Over the border of the near table, and of two leaves.
+        for border in [start + NEAR, start + NEAR + LEAF, start + LEAF] {
+            let arena = AddrRange::new(border - 0x2000, border + 0x3000).expect("in order");
+            assert!(index.get(arena.start()).is_null());
+            index.set(arena, what);
+            assert_eq!(index.get(arena.start()), what);
+            assert_eq!(index.get(arena.end() - 1), what);
+            assert!(index.get(arena.start() - 1).is_null());
+            assert!(index.get(arena.end()).is_null());
+            index.set(arena, std::ptr::null_mut());
+            assert!(index.get(border).is_null());
+        }
+        for outside in [0, start - 1, window.end(), u64::MAX] {
+            assert!(index.get(outside).is_null());
+            assert!(index.get_near(outside).is_null());
+        }
+    }
+}

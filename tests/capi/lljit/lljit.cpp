@@ -1,0 +1,283 @@
+// LLJIT with low2g: `lljit layer|jitlink|rtdyld FAR CXX OTHER MISSING`, which are bitcode or objects.
+// Prints the addresses of what it loaded.
+
+#include "low2g/llvm.hpp"
+
+#include "llvm/ExecutionEngine/JITLink/EHFrameSupport.h"
+#include "llvm/ExecutionEngine/Orc/ExecutionUtils.h"
+#include "llvm/ExecutionEngine/Orc/LLJIT.h"
+#include "llvm/ExecutionEngine/Orc/ObjectLinkingLayer.h"
+#include "llvm/ExecutionEngine/Orc/RTDyldObjectLinkingLayer.h"
+#include "llvm/IRReader/IRReader.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/SourceMgr.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <thread>
+
+using namespace llvm;
+using namespace llvm::orc;
+
+#define CHECK(what)                                                            \
+  do {                                                                         \
+    if (!(what)) {                                                             \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);          \
+      std::exit(1);                                                            \
+    }                                                                          \
+  } while (0)
+
+extern "C" char **environ;
+
+static std::atomic<int> Notes[3];
+extern "C" void note(int What) { Notes[What]++; }
+
+static low2g_allocator *Allocator;
+static low2g::llvm_jit::ObjectLayer *Layer;
+static ExitOnError Exit("lljit: ");
+
+static Expected<std::unique_ptr<orc::ObjectLayer>>
+makeLayer(const std::string &Kind, ExecutionSession &ES) {
+  if (Kind == "layer") {
+    auto Made = low2g::llvm_jit::ObjectLayer::Create(ES, Allocator);
+    if (!Made)
+      return Made.takeError();
+    Layer = Made->get();
+    return std::move(*Made);
+  }
+  if (Kind == "jitlink") {
+    auto Memory = low2g::llvm_jit::JITLinkMemoryManager::Create(
+        Allocator, LOW2G_CODE_MODEL_SMALL_PIC);
+    if (!Memory)
+      return Memory.takeError();
+    auto Made = std::make_unique<ObjectLinkingLayer>(ES, std::move(*Memory));
+    Made->addPlugin(std::make_unique<EHFrameRegistrationPlugin>(
+        ES, std::make_unique<jitlink::InProcessEHFrameRegistrar>()));
+    return Made;
+  }
+  auto Spread = Kind == "rtdyld-objects"
+                    ? low2g::llvm_jit::RTDyldMemoryManager::Spread::Objects
+                    : low2g::llvm_jit::RTDyldMemoryManager::Spread::Sections;
+  return std::make_unique<RTDyldObjectLinkingLayer>(ES, [Spread] {
+    return Exit(low2g::llvm_jit::RTDyldMemoryManager::Create(
+        Allocator, LOW2G_CODE_MODEL_SMALL, Spread));
+  });
+}
+
+static std::unique_ptr<LLJIT> makeJit(const std::string &Kind) {
+  auto Machine = Exit(JITTargetMachineBuilder::detectHost());
+  Machine.setRelocationModel(Kind == "jitlink" ? Reloc::PIC_ : Reloc::Static);
+  Machine.setCodeModel(CodeModel::Small);
+  // LLVM's default for JITs; low2g has the real thing.
+  Machine.getOptions().EmulatedTLS = Kind != "layer";
+  auto J = Exit(LLJITBuilder()
+                    .setNumCompileThreads(2) // A compiler for each thread.
+                    .setJITTargetMachineBuilder(std::move(Machine))
+                    .setObjectLinkingLayerCreator(
+                        [Kind](ExecutionSession &ES, const Triple &) {
+                          return makeLayer(Kind, ES);
+                        })
+                    .create());
+  J->getMainJITDylib().addGenerator(
+      Exit(DynamicLibrarySearchGenerator::GetForCurrentProcess(
+          J->getDataLayout().getGlobalPrefix())));
+  return J;
+}
+
+
+static void add(LLJIT &J, ResourceTrackerSP Tracker, const char *Path) {
+  auto Buffer = MemoryBuffer::getFile(Path);
+  CHECK(Buffer);
+  if ((*Buffer)->getBuffer().substr(1, 3) == "ELF")
+    return Exit(J.addObjectFile(Tracker, std::move(*Buffer)));
+  auto Context = std::make_unique<LLVMContext>();
+  SMDiagnostic Diagnostic;
+  auto Module = parseIR((*Buffer)->getMemBufferRef(), Diagnostic, *Context);
+  CHECK(Module);
+  Exit(J.addIRModule(Tracker,
+                     ThreadSafeModule(std::move(Module), std::move(Context))));
+}
+
+template <typename T> static auto valueOf(const T &Symbol) -> decltype(Symbol.getAddress()) {
+  return Symbol.getAddress();
+}
+template <typename T> static auto valueOf(const T &Address) -> decltype(Address.getValue()) {
+  return Address.getValue();
+}
+
+static uint64_t find(LLJIT &J, const char *Name) {
+  return valueOf(Exit(J.lookup(Name)));
+}
+
+template <typename F> static F *function(LLJIT &J, const char *Name) {
+  uint64_t Address = find(J, Name);
+  CHECK(Address < (uint64_t(1) << 31));
+  return reinterpret_cast<F *>(uintptr_t(Address));
+}
+
+// What /proc/self/maps says of `Address`: its access, empty if nothing is there. No line may be
+// writable and executable.
+static std::string accessOf(uint64_t Address) {
+  std::FILE *Maps = std::fopen("/proc/self/maps", "r");
+  CHECK(Maps != nullptr);
+  char Line[512];
+  std::string Found;
+  while (std::fgets(Line, sizeof Line, Maps) != nullptr) {
+    unsigned long Start, End;
+    char Access[8];
+    CHECK(std::sscanf(Line, "%lx-%lx %4s", &Start, &End, Access) == 3);
+    CHECK(!(Access[1] == 'w' && Access[2] == 'x'));
+    if (Start <= Address && Address < End)
+      Found = Access;
+  }
+  std::fclose(Maps);
+  return Found;
+}
+
+static void throwsLogicError() { throw std::logic_error("the host's"); }
+
+static void farData(LLJIT &J) {
+  auto *Far = function<int(void *, void *, char **)>(J, "far_is_the_process_s");
+  CHECK(Far(stdout, reinterpret_cast<void *>(&puts), environ));
+  CHECK(function<int()>(J, "sum")() == 10);
+  // A cycle of two objects.
+  CHECK(function<int(int)>(J, "step")(1) == 156);
+  CHECK(accessOf(find(J, "step")).substr(0, 3) == "r-x");
+  CHECK(accessOf(find(J, "table")).substr(0, 3) == "rw-");
+}
+
+static void exceptions(LLJIT &J) {
+  CHECK(function<int(int)>(J, "catches")(3) == 3);
+  CHECK(function<int(int)>(J, "catches")(4) == 13);
+  CHECK(function<int(void (*)())>(J, "catches_the_host_s")(throwsLogicError));
+  CHECK(function<int(int)>(J, "catches_the_other_s")(5) == 5);
+  int Caught = 0;
+  try {
+    function<void(int)>(J, "throws")(6);
+  } catch (int Thrown) {
+    Caught = Thrown;
+  }
+  CHECK(Caught == 6);
+}
+
+static void inlineFunctions(LLJIT &J) {
+  int *Cxx = function<int *()>(J, "counter_of_cxx")();
+  int *Other = function<int *()>(J, "counter_of_other")();
+  CHECK(Cxx == Other && *Cxx == 40);
+}
+
+// `Early` was started before anything was loaded.
+static void threadLocals(LLJIT &J, std::atomic<int (*)()> &Go, std::thread &Early) {
+  auto *Next = function<int()>(J, "next");
+  auto *Own = function<int *()>(J, "address_of_own");
+  auto *Outside = function<int *()>(J, "own_from_outside");
+  CHECK(Next() == 7 && Next() == 9 && Own() == Outside() && *Own() == 9);
+  std::thread Later([=] {
+    CHECK(Next() == 7 && Own() == Outside());
+  });
+  Later.join();
+  Go = Next;
+  Early.join();
+  uint64_t Token = find(J, "own");
+  CHECK(Exit(Layer->threadLocal(Token)) == Own());
+  auto None = Layer->threadLocal(1);
+  CHECK(!None);
+  consumeError(None.takeError());
+}
+
+static void errors(LLJIT &J, const char *Missing, const char *Far) {
+  add(J, J.getMainJITDylib().getDefaultResourceTracker(), Missing);
+  auto Needs = J.lookup("needs");
+  CHECK(!Needs);
+  std::string Text = toString(Needs.takeError());
+  CHECK(Text.find("needs") != std::string::npos || Text.find("nowhere") != std::string::npos);
+  auto Buffer = MemoryBuffer::getFile(Far);
+  CHECK(Buffer);
+  if ((*Buffer)->getBuffer().substr(1, 3) != "ELF")
+    return;
+  Text = toString(J.addObjectFile(std::move(*Buffer)));
+  CHECK(Text.find("uplicate") != std::string::npos);
+}
+
+static void badObject(LLJIT &J) {
+  // A header and nothing behind it.
+  std::string Cut("\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\1\0\76\0", 20);
+  auto Error = J.addObjectFile(MemoryBuffer::getMemBufferCopy(Cut, "cut.o"));
+  CHECK(bool(Error));
+  consumeError(std::move(Error));
+}
+
+int main(int argc, char **argv) {
+  CHECK(argc == 6);
+  std::string Kind = argv[1];
+  InitializeNativeTarget();
+  InitializeNativeTargetAsmPrinter();
+  char *Text = nullptr;
+  Allocator = low2g_allocator_new(nullptr, &Text);
+  CHECK(Allocator != nullptr);
+
+  std::atomic<int (*)()> Go{nullptr};
+  std::thread Early([&] {
+    while (Go == nullptr)
+      std::this_thread::yield();
+    CHECK(Go.load()() == 7);
+  });
+
+  uint64_t Removed;
+  {
+    auto J = makeJit(Kind);
+    auto &Main = J->getMainJITDylib();
+    auto Tracker = Main.createResourceTracker();
+    add(*J, Tracker, argv[2]);
+    add(*J, Tracker, argv[3]);
+    add(*J, Main.getDefaultResourceTracker(), argv[4]);
+    // Eight threads ask at once.
+    std::vector<std::thread> Threads;
+    for (int Thread = 0; Thread < 8; ++Thread)
+      Threads.emplace_back([&, Thread] {
+        const char *const Names[] = {"sum", "catches", "counter_of_other", "own_from_outside"};
+        function<void()>(*J, Names[Thread % 4]);
+      });
+    for (std::thread &Thread : Threads)
+      Thread.join();
+    Exit(J->initialize(Main));
+    CHECK(Notes[1] == 1 && Notes[2] == 0);
+    if (Kind != "jitlink")
+      farData(*J);
+    exceptions(*J);
+    inlineFunctions(*J);
+    if (Kind == "layer") {
+      threadLocals(*J, Go, Early);
+    } else {
+      Go = [] { return 7; };
+      Early.join();
+    }
+    std::printf("step 0x%llx\ncatches 0x%llx\n", (unsigned long long)find(*J, "step"),
+                (unsigned long long)find(*J, "catches"));
+    errors(*J, argv[5], argv[2]);
+    badObject(*J);
+    Exit(J->deinitialize(Main));
+    Removed = find(*J, "step");
+    Exit(Tracker->remove());
+    CHECK(accessOf(Removed).empty());
+    auto Gone = J->lookup("step");
+    CHECK(!Gone);
+    consumeError(Gone.takeError());
+  }
+  CHECK(Notes[1] == 1 && Notes[2] == 1);
+  low2g_statistics Statistics;
+  CHECK(low2g_allocator_statistics(Allocator, &Statistics, nullptr) == LOW2G_STATUS_OK);
+  CHECK(low2g_allocator_free(Allocator) == LOW2G_STATUS_OK);
+  // A reach that does not serve the model is refused when memory is made.
+  Allocator = low2g_allocator_new("reach=4g", &Text);
+  auto Refused = low2g::llvm_jit::RTDyldMemoryManager::Create(Allocator, LOW2G_CODE_MODEL_SMALL);
+  CHECK(!Refused);
+  std::string Reason = toString(Refused.takeError());
+  CHECK(Reason.find("4g") != std::string::npos || Reason.find("reach") != std::string::npos);
+  CHECK(low2g_allocator_free(Allocator) == LOW2G_STATUS_OK);
+  return 0;
+}

@@ -1,0 +1,3 @@
+/* What it needs is nowhere. */
+extern int nowhere(void);
+int needs(void) { return nowhere(); }

@@ -98,10 +98,14 @@ pub(crate) fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// Compiles a C source of tests/capi to an object of the small static model.
+/// Compiles a source of tests/capi to an object of the small static model.
 pub(crate) fn object(source: &str, folder: &Path) -> PathBuf {
     let object = folder.join(format!("{source}.o"));
-    let mut command = Command::new("cc");
+    let compiler = match source.ends_with(".cpp") {
+        true => "c++",
+        false => "cc",
+    };
+    let mut command = Command::new(compiler);
     command.args(["-O2", "-fno-pic", "-fno-pie", "-mcmodel=small", "-c"]);
     command.arg(root().join("tests/capi").join(source));
     succeed(command.arg("-o").arg(&object));

@@ -21,6 +21,7 @@ typedef struct low2g_allocator low2g_allocator;
 typedef struct low2g_session low2g_session;
 typedef struct low2g_link low2g_link;
 typedef struct low2g_module low2g_module;
+typedef struct low2g_llvm_memory low2g_llvm_memory;
 
 // How a call ended. The text says more.
 typedef enum low2g_status {
@@ -81,6 +82,18 @@ typedef enum low2g_symbol_kind {
     // A variable or a constant.
     LOW2G_SYMBOL_KIND_DATA = 2,
 } low2g_symbol_kind;
+
+// What the JIT compiles for. The memory manager cannot see it, so it must be told.
+typedef enum low2g_code_model {
+    // Small, with the static relocation model (MCJIT's default): absolute 32-bit addresses.
+    LOW2G_CODE_MODEL_SMALL = 0,
+    // Medium, static.
+    LOW2G_CODE_MODEL_MEDIUM = 1,
+    // Large: 64-bit addresses; any reach serves.
+    LOW2G_CODE_MODEL_LARGE = 2,
+    // Small, with the PIC relocation model: 32-bit distances; any reach of less than 2 GiB serves.
+    LOW2G_CODE_MODEL_SMALL_PIC = 3,
+} low2g_code_model;
 
 // What an allocator holds and did. Bytes are whole pages.
 typedef struct low2g_statistics {
@@ -286,6 +299,51 @@ enum low2g_status low2g_link_finish(low2g_link *link,
 
 // Gives a link up; nothing of it stays. NULL is ignored.
 enum low2g_status low2g_link_abandon(low2g_link *link, char **error);
+
+// Memory from `allocator` for code of `model`, to be given to
+// `LLVMCreateSimpleMCJITMemoryManager`, or to ORC's layer as the context of contexts. It may outlive
+// the allocator's handle. NULL on failure (`LOW2G_STATUS_REACH_TOO_WIDE` if the allocator's reach
+// does not serve the model), and low2g_last_error tells why.
+low2g_llvm_memory *low2g_llvm_memory_new(const low2g_allocator *allocator,
+                                         low2g_code_model model);
+
+// `LLVMMemoryManagerAllocateCodeSectionCallback`. NULL on failure, which LLVM reports as a fatal
+// error; in a context of ORC's, ordinary memory instead, and `low2g_llvm_finalize_memory` fails.
+uint8_t *low2g_llvm_allocate_code_section(void *opaque,
+                                          size_t size,
+                                          unsigned int alignment,
+                                          unsigned int section_id,
+                                          const char *section_name);
+
+// `LLVMMemoryManagerAllocateDataSectionCallback`; as the one for code.
+uint8_t *low2g_llvm_allocate_data_section(void *opaque,
+                                          size_t size,
+                                          unsigned int alignment,
+                                          unsigned int section_id,
+                                          const char *section_name,
+                                          int is_read_only);
+
+// `LLVMMemoryManagerFinalizeMemoryCallback`: gives all sections their final access. May be called again
+// after more were allocated. 0, or 1 with a malloc'ed `*error`.
+int low2g_llvm_finalize_memory(void *opaque,
+                               char **error);
+
+// `LLVMMemoryManagerDestroyCallback`: unmaps everything. What is no memory, or was destroyed before, is
+// left alone.
+void low2g_llvm_destroy(void *opaque);
+
+// `LLVMMemoryManagerCreateContextCallback`, for a `low2g_llvm_memory` as the context of contexts:
+// memory of the same kind for one object, which `low2g_llvm_destroy` ends.
+void *low2g_llvm_create_context(void *memory);
+
+// `LLVMMemoryManagerNotifyTerminatingCallback`: ends the context of contexts. Contexts stay.
+void low2g_llvm_notify_terminating(void *memory);
+
+// How the address of the section around `addr` was chosen.
+enum low2g_status low2g_llvm_certificate(const low2g_llvm_memory *memory,
+                                         const void *addr,
+                                         struct low2g_certificate *out,
+                                         char **error);
 
 // The global symbol `name`, of any kind but thread-local.
 enum low2g_status low2g_module_symbol(const low2g_module *module,

@@ -112,6 +112,14 @@ fn elf_files_of_another_kind() {
     );
     let slim = folder.compile("slim.c", MAIN, &["-flto", "-fno-fat-lto-objects"]);
     refused_file(&slim, &["slim.o: input: ", "-flto"]);
+    // The trampoline of a nested function stands on the stack, which is not executable.
+    let nested = "int call(int (*f)(void)) { return f(); }\n\
+                  int main(int argc, char **argv) { int f(void) { return argc; } return call(f); }";
+    let nested = folder.compile("nested.c", nested, &["-O0"]);
+    refused_file(
+        &nested,
+        &["nested.o: input: ", "executable stack", "--noexecstack"],
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 
+#[allow(dead_code, reason = "each test binary uses a part of what they share")]
 mod support;
 
 use std::path::Path;
@@ -18,7 +19,11 @@ fn run(compiler: &str, source: &str, objects: &[&str]) {
         .map(|source| object(source, folder.path()))
         .collect();
     for library in Library::BOTH {
-        let program = build(compiler, source, library, folder.path(), &[]);
+        let flags: &[&str] = match compiler {
+            "cc" => &["-std=c11", "-D_GNU_SOURCE"],
+            _ => &["-std=c++11", "-pedantic"],
+        };
+        let program = build(compiler, source, library, folder.path(), flags);
         succeed(Command::new(&program).args(&objects));
         under_valgrind(&program, &objects);
     }
@@ -49,5 +54,19 @@ fn allocators_from_c() {
 fn sessions_from_c() {
     if require(program("cc")).is_some() {
         run("cc", "session.c", &["module.c", "user.c"]);
+    }
+}
+
+#[test]
+fn containers_and_exceptions_from_cpp() {
+    if require(program("c++")).is_some() {
+        run("c++", "api.cpp", &["thrower.cpp"]);
+    }
+}
+
+#[test]
+fn llvm_callbacks_without_llvm() {
+    if require(program("cc")).is_some() {
+        run("cc", "callbacks.c", &[]);
     }
 }

@@ -6,6 +6,8 @@
 //! ```text
 //!   allocator, code   low memory: data, functions, statistics, certificates
 //!   session, module   objects and archives in, running code out
+//!   link              the same in two steps
+//!   llvm              callbacks for LLVM's MCJIT and ORC
 //!        |
 //!   handle            opaque pointers that know their kind and whether they were freed
 //!   status            codes and texts; no panic leaves
@@ -28,6 +30,7 @@ mod allocator;
 mod code;
 mod handle;
 mod link;
+mod llvm;
 mod module;
 mod options;
 mod session;
@@ -37,6 +40,7 @@ mod symbol;
 pub use allocator::*;
 pub use code::*;
 pub use link::*;
+pub use llvm::*;
 pub use module::*;
 pub use session::*;
 pub use status::{low2g_last_error, low2g_last_status, low2g_status, low2g_version};

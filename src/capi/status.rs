@@ -233,3 +233,27 @@ pub extern "C" fn low2g_version() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
     VERSION.as_ptr().cast()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_code_and_a_text() {
+        let mut error = std::ptr::null_mut();
+        let status = guard_status(&raw mut error, || panic!("so {} it", "be"));
+        assert_eq!(status, low2g_status::Internal);
+        assert_eq!(low2g_last_status(), low2g_status::Internal);
+        // SAFETY: from_ptr needs a string: the guard made one.
+        let text = unsafe { CStr::from_ptr(error) }.to_owned();
+        assert_eq!(text.as_c_str(), c"a mistake inside low2g: so be it");
+        // SAFETY: free needs a block of malloc: the guard's.
+        unsafe { libc::free(error.cast()) };
+        // SAFETY: from_ptr needs a string: this thread's last error, before its next call.
+        let last = unsafe { CStr::from_ptr(low2g_last_error()) };
+        assert_eq!(last, text.as_c_str());
+
+        assert_eq!(guard_status(&raw mut error, || Ok(())), low2g_status::Ok);
+        assert!(error.is_null());
+    }
+}

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!   cranelift    a cranelift_jit::JITMemoryProvider (feature `cranelift`)
+//!   llvm         sections for LLVM's RuntimeDyld (MCJIT, ORC)
 //!       |
 //!   RoundMemory  blocks written at the address where they will run, finalized in rounds
 //!   check_reach  whether an allocator's addresses serve a code model
@@ -12,6 +13,8 @@
 mod error;
 mod model;
 mod round;
+
+pub mod llvm;
 
 #[cfg(feature = "cranelift")]
 pub mod cranelift;

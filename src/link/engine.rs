@@ -180,6 +180,7 @@ impl<'d> Link<'d> {
     ) -> Result<(), LinkError> {
         let mut object = Object::read(self.names.unique(name), data)?;
         object.refuse_lto()?;
+        object.refuse_executable_stack()?;
         let Tables { objects, symbols } = &mut self.tables;
         symbols.take_groups(&mut object);
         let number = u32::try_from(objects.len()).expect("fewer than 2^32 objects");

@@ -468,6 +468,17 @@ impl<'d> Object<'d> {
         Ok(())
     }
 
+    /// An object says so in its `.note.GNU-stack` (GCC's nested functions write trampolines there).
+    pub(crate) fn refuse_executable_stack(&self) -> Result<(), LinkError> {
+        let asks = |section: &Section| section.is_exec() && section.name == b".note.GNU-stack";
+        if self.sections.iter().any(asks) {
+            return Err(self.fail(
+                "needs an executable stack (.note.GNU-stack), which no thread gets: compile without nested functions whose address is taken, or say that it needs none (-Wa,--noexecstack)".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     fn fail(&self, reason: String) -> LinkError {
         LinkError::object(&self.name, reason)
     }

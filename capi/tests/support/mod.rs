@@ -73,9 +73,12 @@ pub(crate) fn build(
     let mut command = Command::new(compiler);
     command.args(["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]);
     command.arg("-I").arg(root().join("include"));
-    command.args(flags);
     command.arg(root().join("tests/capi").join(source));
-    command.args(library.flags()).arg("-o").arg(&program);
+    command
+        .args(flags)
+        .args(library.flags())
+        .arg("-o")
+        .arg(&program);
     succeed(&mut command);
     program
 }
@@ -95,10 +98,14 @@ pub(crate) fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// Compiles a C source of tests/capi to an object of the small static model.
+/// Compiles a source of tests/capi to an object of the small static model.
 pub(crate) fn object(source: &str, folder: &Path) -> PathBuf {
     let object = folder.join(format!("{source}.o"));
-    let mut command = Command::new("cc");
+    let compiler = match source.ends_with(".cpp") {
+        true => "c++",
+        false => "cc",
+    };
+    let mut command = Command::new(compiler);
     command.args(["-O2", "-fno-pic", "-fno-pie", "-mcmodel=small", "-c"]);
     command.arg(root().join("tests/capi").join(source));
     succeed(command.arg("-o").arg(&object));

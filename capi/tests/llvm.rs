@@ -1,0 +1,95 @@
+//! LLVM's MCJIT and ORC on low2g's memory, from C through llvm-c: the C programs of tests/capi with the
+//! LLVMs that are installed.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+
+#[allow(dead_code, reason = "each test binary uses a part of what they share")]
+mod support;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Library, build, program, require, root, succeed};
+
+/// An installed LLVM.
+struct Llvm {
+    version: u32,
+    flags: Vec<String>,
+}
+
+impl Llvm {
+    /// Version `version` with its clang and headers.
+    fn find(version: u32) -> Result<Self, String> {
+        program(&format!("clang-{version}"))?;
+        let config = format!("llvm-config-{version}");
+        program(&config)?;
+        let ask = |what: &[&str]| {
+            let printed = succeed(Command::new(&config).arg("--link-shared").args(what)).stdout;
+            String::from_utf8(printed).expect("UTF-8")
+        };
+        let printed = ask(&["--cflags", "--ldflags", "--libs"]);
+        let mut flags: Vec<_> = printed.split_whitespace().map(str::to_owned).collect();
+        flags.push(format!("-Wl,-rpath,{}", ask(&["--libdir"]).trim()));
+        Ok(Self { version, flags })
+    }
+
+    /// tests/capi/llvm_module.c as this LLVM's bitcode.
+    fn module(&self, folder: &Path) -> PathBuf {
+        let out = folder.join(format!("module-{}.bc", self.version));
+        let mut command = Command::new(format!("clang-{}", self.version));
+        command.args(["-O1", "-fno-pic", "-fno-pie", "-mcmodel=small"]);
+        command.args(["-fasynchronous-unwind-tables", "-emit-llvm", "-c"]);
+        command.arg(root().join("tests/capi/llvm_module.c"));
+        succeed(command.arg("-o").arg(&out));
+        out
+    }
+}
+
+/// The addresses that a program printed, by name.
+fn addresses(program: &Path, module: &Path) -> HashMap<String, u64> {
+    let printed = succeed(Command::new(program).arg(module)).stdout;
+    let printed = String::from_utf8(printed).expect("UTF-8");
+    let line = |line: &str| {
+        let (name, addr) = line.split_once(" 0x")?;
+        Some((name.to_owned(), u64::from_str_radix(addr, 16).ok()?))
+    };
+    printed.lines().filter_map(line).collect()
+}
+
+fn scenario(version: u32, source: &str, library: Library) {
+    let Some(llvm) = require(Llvm::find(version)) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = llvm.module(folder.path());
+    let flags: Vec<_> = llvm.flags.iter().map(String::as_str).collect();
+    let program = build("cc", source, library, folder.path(), &flags);
+    let (first, second) = (addresses(&program, &module), addresses(&program, &module));
+    assert_eq!(first.len(), 6, "{first:?}");
+    for name in ["add", "calls"] {
+        let (one, two) = (first[name], second[name]);
+        assert!(one < 1 << 31 && two < 1 << 31);
+        // 19 bits of page numbers.
+        assert_ne!(
+            one >> 12,
+            two >> 12,
+            "{name} lies at one address in both runs"
+        );
+    }
+}
+
+#[test]
+fn mcjit_of_llvm_14_runs_static_small_code() {
+    scenario(14, "mcjit.c", Library::Shared);
+}
+
+#[test]
+fn mcjit_of_llvm_19_runs_static_small_code() {
+    scenario(19, "mcjit.c", Library::Static);
+}
+
+#[test]
+fn orc_with_runtime_dyld_runs_static_small_code() {
+    scenario(19, "orc.c", Library::Shared);
+}

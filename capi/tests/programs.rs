@@ -70,3 +70,39 @@ fn llvm_callbacks_without_llvm() {
         run("cc", "callbacks.c", &[]);
     }
 }
+
+/// What is installed is found by pkg-config, for both libraries.
+#[test]
+fn an_installed_library_is_found_by_pkg_config() {
+    if require(program("cc").and(program("pkg-config"))).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let prefix = folder.path().join("prefix");
+    let mut install = Command::new(support::root().join("capi/install.sh"));
+    succeed(install.arg(&prefix).arg(support::built()));
+    let ask = |what: &[&str]| {
+        let mut command = Command::new("pkg-config");
+        command.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+        let printed = succeed(command.args(what).arg("low2g")).stdout;
+        let printed = String::from_utf8(printed).expect("UTF-8");
+        let words = printed.split_whitespace().map(str::to_owned);
+        words.collect::<Vec<_>>()
+    };
+    assert_eq!(ask(&["--modversion"]), [env!("CARGO_PKG_VERSION")]);
+    let library = prefix.join("lib");
+    for flags in [
+        &["--cflags", "--libs"][..],
+        &["--cflags", "--libs", "--static"],
+    ] {
+        let out = folder.path().join("program");
+        let mut compile = Command::new("cc");
+        compile.arg(support::root().join("tests/capi/allocator.c"));
+        compile.arg("-o").arg(&out).args(ask(flags));
+        if flags.contains(&"--static") {
+            std::fs::remove_file(library.join("liblow2g.so")).expect("it was installed");
+        }
+        succeed(&mut compile);
+        succeed(Command::new(&out).env("LD_LIBRARY_PATH", &library));
+    }
+}

@@ -40,14 +40,18 @@ pub(crate) enum Library {
     Shared,
 }
 
+/// Where cargo put the libraries: beside the test.
+pub(crate) fn built() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    test.parent().expect("a file lies in a folder").to_owned()
+}
+
 impl Library {
     pub(crate) const BOTH: [Self; 2] = [Self::Static, Self::Shared];
 
     /// What follows the sources on the compiler's command line.
     pub(crate) fn flags(self) -> Vec<String> {
-        // cargo put the libraries beside the test.
-        let test = std::env::current_exe().expect("the test's own path");
-        let folder = test.parent().expect("a file lies in a folder");
+        let folder = built();
         let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
         let mut flags = match self {
             Self::Static => vec![path("liblow2g.a")],

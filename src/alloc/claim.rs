@@ -312,7 +312,9 @@ impl Claim<'_> {
 /// Enters a claim into the map and the statistics.
 fn record(state: &mut State, range: AddrRange, owned: Owned, step: Step) {
     // Whoever a survey saw here is gone: the system gave it to us.
-    state.space.forget_others(range);
+    if !state.space.is_free(range) {
+        state.space.forget_others(range);
+    }
     state.space.insert(range, Owner::Ours(owned));
     state.statistics.count_mapping(range.len(), step);
 }

@@ -22,7 +22,7 @@ use crate::alloc::statistics::Statistics;
 
 /// Surveys are repeated after this many claims, or as many as there are taken
 /// ranges if that is more: their cost stays a constant part of the claims'.
-const SURVEY_LIFETIME: usize = 64;
+const SURVEY_LIFETIME: usize = 256;
 
 /// Refused releases that are tried again after one that succeeds.
 const RETRIES: usize = 8;

@@ -65,7 +65,7 @@ impl Library {
     }
 }
 
-/// Builds `source` of tests/capi with every warning an error.
+/// Builds `source` of tests/capi, or another by its path, with every warning an error.
 pub(crate) fn build(
     compiler: &str,
     source: &str,
@@ -73,11 +73,14 @@ pub(crate) fn build(
     folder: &Path,
     flags: &[&str],
 ) -> PathBuf {
-    let program = folder.join(format!("{source}-{library:?}"));
+    let program = folder.join(format!("{}-{library:?}", source.replace('/', "-")));
     let mut command = Command::new(compiler);
     command.args(["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]);
     command.arg("-I").arg(root().join("include"));
-    command.arg(root().join("tests/capi").join(source));
+    command.arg(match source.contains('/') {
+        true => root().join(source),
+        false => root().join("tests/capi").join(source),
+    });
     command
         .args(flags)
         .args(library.flags())

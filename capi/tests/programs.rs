@@ -11,13 +11,19 @@ use std::process::Command;
 
 use support::{Library, build, object, program, require, succeed};
 
-/// Builds and runs a program with both libraries, its objects as arguments.
+/// Builds and runs a program with both libraries, its objects as arguments, and of several an archive
+/// with the last.
 fn run(compiler: &str, source: &str, objects: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
-    let objects: Vec<_> = objects
+    let mut objects: Vec<_> = objects
         .iter()
         .map(|source| object(source, folder.path()))
         .collect();
+    if let Some(last) = objects.last().filter(|_| objects.len() > 1) {
+        let archive = folder.path().join("lib.a");
+        succeed(Command::new("ar").arg("rcs").arg(&archive).arg(last));
+        objects.push(archive);
+    }
     for library in Library::BOTH {
         let flags: &[&str] = match compiler {
             "cc" => &["-std=c11", "-D_GNU_SOURCE"],

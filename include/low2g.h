@@ -260,7 +260,7 @@ enum low2g_status low2g_session_begin(const low2g_session *session,
                                       char **error);
 
 // Tells `visitor` of the symbols that the link defines, but for thread-local variables and ifuncs, which
-// have no address yet. It must not use the link.
+// have no address yet.
 enum low2g_status low2g_link_symbols(const low2g_link *link,
                                      low2g_symbol_visitor visitor,
                                      void *context,

@@ -93,3 +93,30 @@ fn mcjit_of_llvm_19_runs_static_small_code() {
 fn orc_with_runtime_dyld_runs_static_small_code() {
     scenario(19, "orc.c", Library::Shared);
 }
+
+/// Builds and runs a program of examples/c and gives what it prints.
+fn example(source: &str, flags: &[String]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let program = build("cc", source, Library::Shared, folder.path(), &flags);
+    let printed = succeed(&mut Command::new(program)).stdout;
+    String::from_utf8(printed).expect("UTF-8")
+}
+
+#[test]
+fn the_examples_run() {
+    if require(program("cc")).is_some() {
+        let printed = example("examples/c/own_jit.c", &[]);
+        assert!(printed.ends_with("returns 42\n"), "{printed}");
+    }
+    for version in [14, 19] {
+        if let Some(llvm) = require(Llvm::find(version)) {
+            let printed = example("examples/c/mcjit.c", &llvm.flags);
+            assert!(printed.ends_with("returns 42\n"), "{printed}");
+        }
+    }
+    if let Some(llvm) = require(Llvm::find(19)) {
+        let printed = example("examples/c/orc.c", &llvm.flags);
+        assert!(printed.ends_with("returns 42\n"), "{printed}");
+    }
+}

@@ -40,14 +40,18 @@ pub(crate) enum Library {
     Shared,
 }
 
+/// Where cargo put the libraries: beside the test.
+pub(crate) fn built() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    test.parent().expect("a file lies in a folder").to_owned()
+}
+
 impl Library {
     pub(crate) const BOTH: [Self; 2] = [Self::Static, Self::Shared];
 
     /// What follows the sources on the compiler's command line.
     pub(crate) fn flags(self) -> Vec<String> {
-        // cargo put the libraries beside the test.
-        let test = std::env::current_exe().expect("the test's own path");
-        let folder = test.parent().expect("a file lies in a folder");
+        let folder = built();
         let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
         let mut flags = match self {
             Self::Static => vec![path("liblow2g.a")],
@@ -61,7 +65,7 @@ impl Library {
     }
 }
 
-/// Builds `source` of tests/capi with every warning an error.
+/// Builds `source` of tests/capi, or another by its path, with every warning an error.
 pub(crate) fn build(
     compiler: &str,
     source: &str,
@@ -69,11 +73,14 @@ pub(crate) fn build(
     folder: &Path,
     flags: &[&str],
 ) -> PathBuf {
-    let program = folder.join(format!("{source}-{library:?}"));
+    let program = folder.join(format!("{}-{library:?}", source.replace('/', "-")));
     let mut command = Command::new(compiler);
     command.args(["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]);
     command.arg("-I").arg(root().join("include"));
-    command.arg(root().join("tests/capi").join(source));
+    command.arg(match source.contains('/') {
+        true => root().join(source),
+        false => root().join("tests/capi").join(source),
+    });
     command
         .args(flags)
         .args(library.flags())

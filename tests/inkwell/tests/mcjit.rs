@@ -131,7 +131,7 @@ fn static_small_code_runs_and_is_freed() {
         assert!(numbers.addr() < 1 << 31);
         assert_eq!(access(numbers.addr()), "r--");
         // SAFETY: reading needs an i32 there: the third of four.
-        assert_eq!(unsafe { *numbers.add(2) }, 9);
+        assert_eq!(unsafe { *numbers.wrapping_add(2) }, 9);
         seen.push(next >> 12);
         drop(engine);
         drop(module);

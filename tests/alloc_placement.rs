@@ -169,6 +169,81 @@ fn certificates_reach_the_figures() {
     assert!(matches!(error, AllocError::EntropyTooLow { .. }), "{error}");
 }
 
+/// The largest hole that is left, from the outside.
+fn largest_hole(low: &LowAllocator) -> u64 {
+    let snapshot = low.snapshot().expect("maps");
+    let free = snapshot.iter().filter(|region| region.usage == Use::Free);
+    free.map(|region| region.range.len()).max().unwrap_or(0)
+}
+
+#[test]
+fn a_hole_is_kept_for_a_large_block() {
+    let build = |bytes: Option<u64>| {
+        let sim = simulated(SimOptions {
+            max_map_count: 1 << 20,
+            ..SimOptions::default()
+        });
+        let builder = LowAllocator::builder().bare().platform(sim as _);
+        let builder = match bytes {
+            Some(bytes) => builder.keep_hole(bytes),
+            None => builder,
+        };
+        builder.build().expect("a low window")
+    };
+    for (bytes, expected) in [(None, 32 * MIB), (Some(100 * MIB), 100 * MIB)] {
+        let low = build(bytes);
+        let mut held = Vec::new();
+        for live in 1..=5_000_u32 {
+            let mapping = low.map(&MapRequest::new(64 << 10)).expect("room");
+            let certificate = mapping.certificate();
+            held.push(mapping);
+            if live % 500 == 0 {
+                assert!(largest_hole(&low) >= expected, "{live} live");
+                // The cost is counted, and of the default below a tenth of a bit.
+                let snapshot = low.snapshot().expect("maps");
+                let free = snapshot.iter().filter(|region| region.usage == Use::Free);
+                let starts = |len: u64| (len / PAGE).saturating_sub(15);
+                let starts: u64 = free.map(|region| starts(region.range.len())).sum();
+                let starts = u32::try_from(starts).expect("below 2^19");
+                let slots = u32::try_from(certificate.free_slots).expect("below 2^19");
+                assert!(slots < starts, "{slots} of {starts}");
+                let bits = f64::from(starts).log2() - 0.1;
+                assert!(
+                    bytes.is_some() || certificate.entropy_bits > bits,
+                    "{live} live, {starts}: {certificate:?}"
+                );
+            }
+        }
+        let large = low.map(&MapRequest::new(expected)).expect("kept for it");
+        drop((large, held));
+    }
+    // Without it, that is gone long before.
+    let low = build(Some(0));
+    let held: Vec<Mapping> = (0..3_000)
+        .map(|_| low.map(&MapRequest::new(64 << 10)).expect("room"))
+        .collect();
+    assert!(largest_hole(&low) < 16 * MIB);
+    assert!(low.map(&MapRequest::new(32 * MIB)).is_err());
+    drop(held);
+    // Nothing is refused for its sake: a window can be filled.
+    for hole in [None, Some(40 * MIB)] {
+        let sim = simulated(SimOptions::default());
+        let window = range(0x1000_0000, 64 * MIB);
+        let builder = LowAllocator::builder().bare().platform(sim as _);
+        let builder = builder.reach(Reach::Range(window));
+        let builder = hole.map_or(builder.clone(), |hole| builder.keep_hole(hole));
+        let low = builder.build().expect("a low window");
+        let mut held = Vec::new();
+        for size in [4 * MIB, 64 << 10, PAGE] {
+            while let Ok(mapping) = low.map(&MapRequest::new(size)) {
+                held.push(mapping);
+            }
+        }
+        let bytes: u64 = held.iter().map(|mapping| mapping.range().len()).sum();
+        assert_eq!(bytes, window.len(), "{hole:?}");
+    }
+}
+
 #[test]
 fn first_fit_fills_the_window() {
     let sim = simulated(SimOptions {

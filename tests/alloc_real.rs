@@ -20,7 +20,8 @@ fn turn() -> MutexGuard<'static, ()> {
 }
 
 fn allocator(placement: Placement) -> LowAllocator {
-    let builder = LowAllocator::builder().bare().placement(placement);
+    let builder = LowAllocator::builder().bare().keep_hole(0);
+    let builder = builder.placement(placement);
     builder.build().expect("this system has low memory")
 }
 

@@ -9,6 +9,7 @@ use crate::alloc::code::CodeTier;
 use crate::alloc::error::AllocError;
 use crate::alloc::fork;
 use crate::alloc::heap::{Heap, HeapSettings};
+use crate::alloc::hole::{DEFAULT_HOLE, DEFAULT_ODDS, KeepHole};
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Retired;
 use crate::alloc::pages::Pages;
@@ -28,6 +29,7 @@ pub struct Builder {
     platform: Option<Arc<dyn Platform>>,
     min_conditional_entropy: f64,
     byte_limit: u64,
+    keep_hole: Option<u64>,
     hardening: Hardening,
     seal_code: bool,
     global: bool,
@@ -83,6 +85,7 @@ impl Default for Builder {
             platform: None,
             min_conditional_entropy: 0.0,
             byte_limit: u64::MAX,
+            keep_hole: None,
             hardening: Hardening::DEFAULT,
             seal_code: false,
             global: false,
@@ -139,6 +142,16 @@ impl Builder {
     #[must_use]
     pub fn byte_limit(mut self, bytes: u64) -> Self {
         self.byte_limit = bytes;
+        self
+    }
+
+    /// Bytes of one free stretch, placed at random, that smaller blocks avoid while others fit, so
+    /// that a large block still does among many small ones (0 for none). Certificates count what
+    /// that costs. The default, 32 MiB, is avoided only where that costs less than 0.1 bits. Only with
+    /// randomized placement: first fit leaves its hole at the top.
+    #[must_use]
+    pub fn keep_hole(mut self, bytes: u64) -> Self {
+        self.keep_hole = Some(bytes);
         self
     }
 
@@ -255,11 +268,19 @@ impl Builder {
             clear_on_free: hardening.clear_on_free,
             checked: has_minimum || hardening.clear_on_free,
         };
+        let bytes = self.keep_hole.unwrap_or(DEFAULT_HOLE);
+        let keeps = bytes > 0 && self.placement == Placement::Randomized;
+        let hole = keeps.then_some(KeepHole {
+            bytes,
+            least_odds: self.keep_hole.map_or(DEFAULT_ODDS, |_| 0),
+            window,
+        });
         let pages = Pages::new(
             Arc::clone(&platform),
             self.brk_room,
             self.seed,
             self.byte_limit,
+            hole,
         );
         let seed = pages.state.lock().random.derive(u64::MAX - 1);
         let random = random.then(|| pages.state.lock().random.derive(u64::MAX - 2));

@@ -38,6 +38,7 @@ mod containers;
 mod exact;
 mod fork;
 mod heap;
+mod hole;
 mod lock;
 mod own;
 mod pages;

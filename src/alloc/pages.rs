@@ -15,6 +15,7 @@ use std::sync::Arc;
 use low2g_platform::{AddrRange, ClaimError, Holder, Platform, PlatformError, Region};
 
 use crate::alloc::error::AllocError;
+use crate::alloc::hole::KeepHole;
 use crate::alloc::lock::SpinLock;
 use crate::alloc::random::Random;
 use crate::alloc::space::{Owner, Space};
@@ -38,6 +39,7 @@ pub(crate) struct Pages {
     brk_room: Option<u64>,
     /// Bytes of mappings that may be held.
     byte_limit: u64,
+    pub(crate) keep_hole: Option<KeepHole>,
     pub(crate) state: SpinLock<State>,
 }
 
@@ -49,6 +51,10 @@ pub(crate) struct State {
     pub(crate) statistics: Statistics,
     /// Whether exact claims work: false once the system said that they do not.
     pub(crate) exact: bool,
+    /// See `hole`.
+    pub(crate) hole: Option<AddrRange>,
+    /// Whether the claim that is being made must not avoid any.
+    pub(crate) hole_barred: bool,
     surveyed: Vec<Surveyed>,
     /// Ranges that the system refused to take back: inaccessible, tried again, a few at each release
     /// and all at each survey.
@@ -70,6 +76,7 @@ impl Pages {
         brk_room: Option<u64>,
         seed: Option<u64>,
         byte_limit: u64,
+        keep_hole: Option<KeepHole>,
     ) -> Self {
         let random = Random::new(&*platform, seed);
         let exact = platform.config().capabilities.exact_claims;
@@ -77,11 +84,14 @@ impl Pages {
             platform,
             brk_room,
             byte_limit,
+            keep_hole,
             state: SpinLock::new(State {
                 space: Space::default(),
                 random,
                 statistics: Statistics::default(),
                 exact,
+                hole: None,
+                hole_barred: false,
                 surveyed: Vec::new(),
                 stuck: VecDeque::new(),
                 regions: Vec::new(),
@@ -149,6 +159,7 @@ impl Pages {
                 _ => (region.range, Owner::Others),
             });
             let room = brk.map(|room| (room, Owner::Room));
+            self.forget_hole(state, window);
             state.space.replace_others(window, found.chain(room));
             state.surveyed.retain(|old| !window.encloses(old.window));
             if state.surveyed.len() == SURVEYED_WINDOWS {
@@ -158,6 +169,12 @@ impl Pages {
                 window,
                 claims_since: 0,
             });
+            if self
+                .keep_hole
+                .is_some_and(|keep| window.encloses(keep.window))
+            {
+                self.draw_hole(state);
+            }
         }
         state.regions = regions;
         result

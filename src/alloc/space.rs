@@ -26,6 +26,8 @@ pub enum Kind {
     Section,
     /// A block of data with a mapping of its own.
     Block,
+    /// Address space to be filled later.
+    Reservation,
     /// Many small blocks of data.
     Arena,
     /// Many small functions: the view that executes.
@@ -49,6 +51,8 @@ pub(crate) enum Owner {
     Others,
     /// Nobody, but brk or a stack is to grow there.
     Room,
+    /// Nobody, but it is kept free for a large block.
+    Hole,
 }
 
 #[derive(Debug)]
@@ -208,7 +212,7 @@ impl Space {
     pub(crate) fn forget_others(&mut self, range: AddrRange) {
         let others: Vec<u64> = self
             .taken_in(range)
-            .filter(|(_, owner)| !matches!(owner, Owner::Ours(_)))
+            .filter(|(_, owner)| matches!(owner, Owner::Others | Owner::Room))
             .map(|(taken, _)| taken.start())
             .collect();
         for start in others {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use alloc_support::*;
 use low2g::alloc::{
-    AllocError, LowAllocator, LowBlock, MapRequest, Mapping, Placement, Reach, Step, Use,
+    AllocError, Kind, LowAllocator, LowBlock, MapRequest, Mapping, Placement, Reach, Step, Use,
 };
 use low2g::platform::sim::{LowMemory, SimOptions};
 
@@ -58,9 +58,8 @@ fn one_hole_is_found_wherever_it_is() {
 #[test]
 fn draws_are_uniform() {
     const BINS: u64 = 4096;
-    const DRAWS: u64 = 200_000;
     let brk = LowMemory::NonPie { brk: BRK };
-    for (seed, memory) in [(5, LowMemory::Pie), (6, brk)] {
+    for (seed, memory, draws) in [(5, LowMemory::Pie, 1_000_000), (6, brk, 100_000_u32)] {
         let sim = simulated(SimOptions {
             seed,
             low: memory,
@@ -85,7 +84,7 @@ fn draws_are_uniform() {
             .collect();
         let slots: u64 = holes.iter().map(|(_, starts)| starts).sum();
         let mut counts = vec![0_u32; usize::try_from(BINS).expect("small")];
-        for _ in 0..DRAWS {
+        for _ in 0..draws {
             let mapping = low.map(&request).expect("room");
             assert_eq!(mapping.certificate().free_slots, slots);
             let start = mapping.range().start();
@@ -105,7 +104,7 @@ fn draws_are_uniform() {
             let bin = u64::try_from(bin).expect("small");
             let in_bin = u32::try_from(first(bin + 1) - first(bin)).expect("small");
             let all = u32::try_from(slots).expect("small");
-            let expected = 200_000.0 * f64::from(in_bin) / f64::from(all);
+            let expected = f64::from(draws) * f64::from(in_bin) / f64::from(all);
             chi_square += (f64::from(*count) - expected).powi(2) / expected;
         }
         // 4,095 degrees of freedom: p = 1e-6 lies at 4,546 (Wilson-Hilferty).
@@ -311,4 +310,78 @@ fn brk_room_is_the_callers_if_given() {
             .start();
         assert_eq!(first, BRK_ROOM.0 + room);
     }
+}
+
+#[test]
+fn statistics_tell_what_is_held_and_what_is_free() {
+    let sim = simulated(SimOptions::default());
+    let builder = LowAllocator::builder()
+        .bare()
+        .platform(Arc::clone(&sim) as _);
+    let window = range(0x1000_0000, 16 * MIB);
+    let builder = builder.reach(Reach::Range(window));
+    let builder = builder.placement(Placement::FirstFit);
+    let low = builder.build().expect("a low window");
+    let block = low.allocate(3 * MIB, 1).expect("room");
+    let reserved = low.reserve(MIB, None).expect("room");
+    let small = low.allocate(100, 1).expect("room");
+    let section = low
+        .map(&MapRequest {
+            at: Some(window.start() + 8 * MIB),
+            kind: Kind::Section,
+            ..MapRequest::new(2 * PAGE)
+        })
+        .expect("free");
+    let statistics = low.statistics();
+    let count = |kind| {
+        let count = statistics.of_kind(kind);
+        (count.mappings, count.bytes)
+    };
+    assert_eq!(count(Kind::Block), (1, 3 * MIB));
+    assert_eq!(count(Kind::Reservation), (1, MIB));
+    assert_eq!(count(Kind::Section), (1, 2 * PAGE));
+    let arena = statistics.data_arena_bytes;
+    assert_eq!(count(Kind::Arena), (1, arena));
+    assert_eq!(statistics.data_slot_bytes, small.usable_size());
+    assert_eq!(statistics.reserved_bytes, MIB);
+    let committed = 3 * MIB + 2 * PAGE + arena;
+    assert_eq!(statistics.committed_bytes, committed);
+    assert_eq!(statistics.live_bytes, committed + MIB);
+    assert_eq!(statistics.live_mappings, 4);
+    assert_eq!(statistics.made_by(Step::FirstFit), 3);
+    assert_eq!(statistics.free_bytes, 16 * MIB - committed - MIB);
+    // From 4 MiB and an arena on to 8 MiB; and from there to the end.
+    assert_eq!(statistics.largest_hole, 8 * MIB - 2 * PAGE);
+    let mut holes = statistics.holes;
+    assert_eq!((holes[21 - 12], holes[22 - 12]), (1, 1));
+    (holes[21 - 12], holes[22 - 12]) = (0, 0);
+    assert!(holes.iter().all(|count| *count == 0));
+    drop((block, reserved, small, section));
+    low.trim();
+    assert_eq!(low.statistics().free_bytes, 16 * MIB);
+}
+
+#[test]
+fn stack_room_is_the_callers_if_given() {
+    let sim = simulated(SimOptions::default());
+    let builder = LowAllocator::builder().platform(Arc::clone(&sim) as _);
+    let kept = |room: Option<u64>| {
+        // Up to where the simulated main stack ends.
+        let window = range(0x7ffd_1234_5000 - 1024 * MIB, 1024 * MIB);
+        let builder = builder.clone().placement(Placement::FirstFit);
+        let builder = builder.reach(Reach::Range(window));
+        let low = match room {
+            Some(room) => builder.stack_room(room),
+            None => builder,
+        };
+        let low = low.build().expect("addresses");
+        let mut held = Vec::new();
+        while let Ok(mapping) = low.map(&MapRequest::new(MIB)) {
+            held.push(mapping);
+        }
+        low.statistics().free_bytes + held.len() as u64 * MIB
+    };
+    let default = kept(None);
+    assert!(kept(Some(0)) > default);
+    assert_eq!(kept(Some(0)) - kept(Some(64 * MIB)), 64 * MIB);
 }

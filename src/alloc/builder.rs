@@ -12,7 +12,7 @@ use crate::alloc::heap::{Heap, HeapSettings};
 use crate::alloc::hole::{DEFAULT_HOLE, DEFAULT_ODDS, KeepHole};
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Retired;
-use crate::alloc::pages::Pages;
+use crate::alloc::pages::{Pages, Rooms};
 use crate::alloc::policy::Placement;
 use crate::alloc::raw::RawOwned;
 use crate::alloc::reach::{DEFAULT_FLOOR, HARD_FLOOR, Reach};
@@ -25,7 +25,7 @@ pub struct Builder {
     seed: Option<u64>,
     min_entropy: f64,
     floor: u64,
-    brk_room: Option<u64>,
+    rooms: Rooms,
     platform: Option<Arc<dyn Platform>>,
     min_conditional_entropy: f64,
     byte_limit: u64,
@@ -81,7 +81,7 @@ impl Default for Builder {
             seed: None,
             min_entropy: 0.0,
             floor: DEFAULT_FLOOR,
-            brk_room: None,
+            rooms: Rooms::default(),
             platform: None,
             min_conditional_entropy: 0.0,
             byte_limit: u64::MAX,
@@ -193,7 +193,15 @@ impl Builder {
     /// Bytes to keep clear above brk (default: what the platform keeps, 128 MiB on Linux).
     #[must_use]
     pub fn brk_room(mut self, bytes: u64) -> Self {
-        self.brk_room = Some(bytes);
+        self.rooms.brk = Some(bytes);
+        self
+    }
+
+    /// Bytes to keep clear below the main stack where that lies in the window (default: what the
+    /// platform keeps, on Linux what the stack's limit allows it to grow).
+    #[must_use]
+    pub fn stack_room(mut self, bytes: u64) -> Self {
+        self.rooms.stack = Some(bytes);
         self
     }
 
@@ -277,7 +285,7 @@ impl Builder {
         });
         let pages = Pages::new(
             Arc::clone(&platform),
-            self.brk_room,
+            self.rooms,
             self.seed,
             self.byte_limit,
             hole,

@@ -60,4 +60,4 @@ pub use raw::Owned;
 pub use reach::Reach;
 pub use snapshot::{SnapshotRegion, Use};
 pub use space::Kind;
-pub use statistics::Statistics;
+pub use statistics::{KindCount, Statistics};

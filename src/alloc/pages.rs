@@ -31,12 +31,20 @@ const RETRIES: usize = 8;
 /// Windows whose surveys are remembered.
 const SURVEYED_WINDOWS: usize = 16;
 
+/// Bytes kept clear for what grows, where the platform's own choice is not wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rooms {
+    /// Above brk.
+    pub(crate) brk: Option<u64>,
+    /// Below the main stack.
+    pub(crate) stack: Option<u64>,
+}
+
 /// The page-level allocator that all tiers share.
 #[derive(Debug)]
 pub(crate) struct Pages {
     pub(crate) platform: Arc<dyn Platform>,
-    /// Bytes kept clear above brk, if the platform's own choice is not wanted.
-    brk_room: Option<u64>,
+    rooms: Rooms,
     /// Bytes of mappings that may be held.
     byte_limit: u64,
     pub(crate) keep_hole: Option<KeepHole>,
@@ -73,7 +81,7 @@ struct Surveyed {
 impl Pages {
     pub(crate) fn new(
         platform: Arc<dyn Platform>,
-        brk_room: Option<u64>,
+        rooms: Rooms,
         seed: Option<u64>,
         byte_limit: u64,
         keep_hole: Option<KeepHole>,
@@ -82,7 +90,7 @@ impl Pages {
         let exact = platform.config().capabilities.exact_claims;
         Self {
             platform,
-            brk_room,
+            rooms,
             byte_limit,
             keep_hole,
             state: SpinLock::new(State {
@@ -151,16 +159,15 @@ impl Pages {
         regions.clear();
         let result = self.platform.survey(window, &mut regions);
         if result.is_ok() {
-            let brk = self
-                .brk_room
-                .and_then(|room| own_brk_room(&mut regions, room));
+            let rooms = self.rooms.replace(&mut regions);
             let found = regions.iter().map(|region| match region.holder {
                 Holder::Brk | Holder::Stack => (region.range, Owner::Room),
                 _ => (region.range, Owner::Others),
             });
-            let room = brk.map(|room| (room, Owner::Room));
+            let rooms = rooms.into_iter().flatten();
+            let rooms = rooms.map(|room| (room, Owner::Room));
             self.forget_hole(state, window);
-            state.space.replace_others(window, found.chain(room));
+            state.space.replace_others(window, found.chain(rooms));
             state.surveyed.retain(|old| !window.encloses(old.window));
             if state.surveyed.len() == SURVEYED_WINDOWS {
                 state.surveyed.remove(0);
@@ -251,15 +258,25 @@ impl Drop for Pages {
     }
 }
 
-/// Replaces the platform's room above brk by `room` bytes; `None` if there is no brk in the window.
-fn own_brk_room(regions: &mut Vec<Region>, room: u64) -> Option<AddrRange> {
-    let brk = regions
-        .iter()
-        .find(|region| region.holder == Holder::Brk)?
-        .range
-        .start();
-    regions.retain(|region| region.holder != Holder::Brk);
-    AddrRange::at(brk, room)
+impl Rooms {
+    /// Takes the platform's rooms out of `regions` where there is another choice; gives those.
+    fn replace(self, regions: &mut Vec<Region>) -> [Option<AddrRange>; 2] {
+        let mut take = |holder| {
+            let is_it = |region: &Region| region.holder == holder;
+            let range = regions.iter().find(|region| is_it(region))?.range;
+            regions.retain(|region| !is_it(region));
+            Some(range)
+        };
+        let brk = self.brk.and_then(|room| {
+            let start = take(Holder::Brk)?.start();
+            AddrRange::at(start, room)
+        });
+        let stack = self.stack.and_then(|room| {
+            let end = take(Holder::Stack)?.end();
+            AddrRange::new(end.saturating_sub(room), end)
+        });
+        [brk, stack]
+    }
 }
 
 /// The error for a claim that other addresses will not help; `None` for a collision.

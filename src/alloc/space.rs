@@ -36,6 +36,18 @@ pub enum Kind {
     WriteView,
 }
 
+impl Kind {
+    /// All kinds, in the order of [`Statistics::kinds`](crate::alloc::Statistics).
+    pub const ALL: [Self; 6] = [
+        Self::Section,
+        Self::Block,
+        Self::Reservation,
+        Self::Arena,
+        Self::CodeArena,
+        Self::WriteView,
+    ];
+}
+
 /// A range of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owned {
@@ -149,18 +161,18 @@ impl Space {
             .map(|(start, taken)| (whole(*start, taken.end), &taken.owner))
     }
 
+    /// The stretches of `range` that nobody holds, ascending, none empty: the gaps, and what is kept
+    /// free joins those around it.
+    pub(crate) fn holes(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> {
+        let held = self
+            .taken_in(range)
+            .filter(|(_, owner)| !matches!(owner, Owner::Hole));
+        between(range, held.map(|(taken, _)| taken))
+    }
+
     /// The free gaps of `range`, ascending, none empty.
     pub(crate) fn gaps(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> {
-        let bounds = self
-            .taken_in(range)
-            .map(|(taken, _)| (taken.start(), taken.end()));
-        let sentinel = std::iter::once((range.end(), range.end()));
-        let mut cursor = range.start();
-        bounds.chain(sentinel).filter_map(move |(start, end)| {
-            let gap = AddrRange::new(cursor, start).filter(|gap| !gap.is_empty());
-            cursor = cursor.max(end);
-            gap
-        })
+        between(range, self.taken_in(range).map(|(taken, _)| taken))
     }
 
     /// The gap that `range` lies in, if it is free; else one that does not enclose it.
@@ -303,6 +315,21 @@ impl Space {
         self.counted[self.oldest] = counted;
         self.oldest
     }
+}
+
+/// What of `range` lies between those of `taken`, which ascend; none empty.
+fn between(
+    range: AddrRange,
+    taken: impl Iterator<Item = AddrRange>,
+) -> impl Iterator<Item = AddrRange> {
+    let bounds = taken.map(|taken| (taken.start(), taken.end()));
+    let sentinel = std::iter::once((range.end(), range.end()));
+    let mut cursor = range.start();
+    bounds.chain(sentinel).filter_map(move |(start, end)| {
+        let gap = AddrRange::new(cursor, start).filter(|gap| !gap.is_empty());
+        cursor = cursor.max(end);
+        gap
+    })
 }
 
 /// A range whose ends are known to be in order.

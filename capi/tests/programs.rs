@@ -6,10 +6,9 @@
 #[allow(dead_code, reason = "each test binary uses a part of what they share")]
 mod support;
 
-use std::path::Path;
 use std::process::Command;
 
-use support::{Library, build, object, program, require, succeed};
+use support::{Library, build, object, program, require, succeed, under_valgrind};
 
 /// Builds and runs a program with both libraries, its objects as arguments, and of several an archive
 /// with the last.
@@ -31,22 +30,8 @@ fn run(compiler: &str, source: &str, objects: &[&str]) {
         };
         let program = build(compiler, source, library, folder.path(), flags);
         succeed(Command::new(&program).args(&objects));
-        under_valgrind(&program, &objects);
+        under_valgrind(&program, &objects, true);
     }
-}
-
-fn under_valgrind(program: &Path, objects: &[std::path::PathBuf]) {
-    if require(support::program("valgrind")).is_none() {
-        return;
-    }
-    let mut command = Command::new("valgrind");
-    command.args([
-        "--error-exitcode=97",
-        "--leak-check=full",
-        "--errors-for-leak-kinds=definite",
-        "--quiet",
-    ]);
-    succeed(command.arg(program).args(objects));
 }
 
 #[test]

@@ -48,7 +48,9 @@ static void scenario(low2g_allocator *low, const char *path)
     uint64_t add = find(engine, "add");
     struct low2g_certificate chosen;
     CHECK(low2g_llvm_certificate(memory, (void *)add, &chosen, &error) == LOW2G_STATUS_OK);
-    CHECK(chosen.entropy_bits > 15 && chosen.step == LOW2G_STEP_DRAW);
+    /* Valgrind places mappings itself. */
+    if (getenv("UNDER_VALGRIND") == NULL)
+        CHECK(chosen.entropy_bits > 15 && chosen.step == LOW2G_STEP_DRAW);
     FAILS(low2g_llvm_certificate(memory, &chosen, &chosen, &error), LOW2G_STATUS_NOT_IN_USE,
           "no section");
 

@@ -118,3 +118,18 @@ pub(crate) fn object(source: &str, folder: &Path) -> PathBuf {
     succeed(command.arg("-o").arg(&object));
     object
 }
+
+/// Runs a program under valgrind, which must find nothing.
+pub(crate) fn under_valgrind(program: &Path, arguments: &[PathBuf], leaks: bool) {
+    if require(self::program("valgrind")).is_none() {
+        return;
+    }
+    let mut command = Command::new("valgrind");
+    command.env("UNDER_VALGRIND", "1");
+    command.args(["--error-exitcode=97", "--errors-for-leak-kinds=definite"]);
+    command.arg(match leaks {
+        true => "--leak-check=full",
+        false => "--leak-check=no",
+    });
+    succeed(command.arg("--quiet").arg(program).args(arguments));
+}

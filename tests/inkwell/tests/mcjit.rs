@@ -158,6 +158,31 @@ fn panics_pass_through() {
     assert_eq!(through(1), 3);
 }
 
+/// Engines of several threads share an allocator.
+#[test]
+fn threads_share_an_allocator() {
+    let low = LowAllocator::new().expect("low memory");
+    let work = || {
+        for round in 0..10 {
+            let context = Context::create();
+            let module = module(&context);
+            let engine = engine(&module, &low);
+            // SAFETY: transmuting needs a function of this type there: `module` made it.
+            let through: extern "C-unwind" fn(i32) -> i32 =
+                unsafe { std::mem::transmute(address(&engine, "through")) };
+            assert_eq!(through(round), 2 * round + 1);
+            let panic = catch_unwind(AssertUnwindSafe(|| through(-1)));
+            assert!(panic.is_err());
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(work);
+        }
+    });
+    assert_eq!(low.statistics().live_bytes, 0);
+}
+
 #[test]
 fn a_reach_that_does_not_serve_is_refused() {
     let wide = LowAllocator::builder().reach("4g".parse().expect("a reach"));

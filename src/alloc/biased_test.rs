@@ -50,6 +50,7 @@ fn one_at_a_time_with_and_without_an_owner() {
     assert_eq!(*lock.lock(platform), (total, total));
     let held = lock.lock_for_all(platform);
     assert!(lock.try_lock(platform).is_none());
+    assert!(lock.try_lock_for_all(platform).is_none());
     held.keep();
     // SAFETY: resume needs a guard that was given up: the one above.
     drop(unsafe { lock.resume() });

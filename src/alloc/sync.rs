@@ -94,6 +94,11 @@ pub(crate) fn rest() {
     std::thread::sleep(Duration::from_micros(50));
 }
 
+/// Waits for longer than any core keeps a store to itself.
+pub(crate) fn outwait_stores() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
 #[cfg(test)]
 mod tests {
     use crate::alloc::lock::SpinLock;
@@ -119,9 +124,4 @@ mod tests {
         drop(held);
         assert!(lock.try_lock().is_some());
     }
-}
-
-/// Waits for longer than any core keeps a store to itself.
-pub(crate) fn outwait_stores() {
-    std::thread::sleep(Duration::from_millis(10));
 }

@@ -33,6 +33,8 @@ pub mod space;
 pub mod statistics;
 
 mod biased;
+#[cfg(all(test, target_os = "linux"))]
+mod biased_test;
 mod claim;
 mod containers;
 mod exact;

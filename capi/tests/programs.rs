@@ -97,3 +97,18 @@ fn an_installed_library_is_found_by_pkg_config() {
         succeed(Command::new(&out).env("LD_LIBRARY_PATH", &library));
     }
 }
+
+#[test]
+fn without_executable_writes_llvm_memory_is_refused_by_name() {
+    if require(program("cc")).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let object = object("module.c", folder.path());
+    let flags = ["-std=c11", "-D_GNU_SOURCE"];
+    let program = build("cc", "mdwe.c", Library::Shared, folder.path(), &flags);
+    let output = succeed(Command::new(&program).arg(&object));
+    if output.stdout.starts_with(b"skip") {
+        eprintln!("SKIP: this kernel has no PR_SET_MDWE (Linux 6.3 has it)");
+    }
+}

@@ -195,21 +195,24 @@ fn unmap(at: *mut libc::c_void, size: usize) {
 
 const BLOCK: usize = 64 << 10;
 
+/// Pages of other people's: high, and of two kinds, so that they do not merge.
+fn map_others(count: usize) -> Vec<*mut libc::c_void> {
+    let map = |index: usize| {
+        let prot = if index.is_multiple_of(2) {
+            libc::PROT_READ
+        } else {
+            libc::PROT_NONE
+        };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: without MAP_FIXED the kernel picks free address space only.
+        unsafe { libc::mmap(std::ptr::null_mut(), 4096, prot, flags, -1, 0) }
+    };
+    (0..count).map(map).collect()
+}
+
 fn large_blocks(criterion: &mut Criterion) {
     for others in [0_usize, 10, 30_000] {
-        // High, and of two kinds, so that they do not merge.
-        let others: Vec<_> = (0..others)
-            .map(|index| {
-                let prot = if index % 2 == 0 {
-                    libc::PROT_READ
-                } else {
-                    libc::PROT_NONE
-                };
-                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-                // SAFETY: without MAP_FIXED the kernel picks free address space only.
-                unsafe { libc::mmap(std::ptr::null_mut(), 4096, prot, flags, -1, 0) }
-            })
-            .collect();
+        let others = map_others(others);
         let mut group = criterion.benchmark_group("64 KiB, allocate + free");
         let id = |name: &str| BenchmarkId::new(name, format!("{} mappings", others.len()));
         group.bench_function(id("MAP_32BIT"), |bencher| {
@@ -246,6 +249,31 @@ fn large_blocks(criterion: &mut Criterion) {
         group.finish();
         stop.store(true, Ordering::Relaxed);
     });
+}
+
+/// What a survey of the low window costs beside reading the text that the kernel has of all, with
+/// nothing low but this program's own and the others high.
+fn surveys(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("survey of the low window");
+    let platform = low2g::platform::native().expect("this system's own");
+    let window = platform.config().low_window.clone().expect("low memory");
+    for count in [0_usize, 30_000] {
+        let others = map_others(count);
+        let mut found = Vec::new();
+        group.bench_function(BenchmarkId::new("survey", count), |bencher| {
+            bencher.iter(|| {
+                found.clear();
+                platform.survey(window, &mut found).expect("readable");
+            });
+        });
+        group.bench_function(BenchmarkId::new("/proc/self/maps", count), |bencher| {
+            bencher.iter(|| std::fs::read_to_string("/proc/self/maps").expect("Linux has it"));
+        });
+        for at in others {
+            unmap(at, 4096);
+        }
+    }
+    group.finish();
 }
 
 /// 256 bytes of code: `mov eax, imm32; ret` and breakpoints.
@@ -309,6 +337,6 @@ fn publish(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(30);
-    targets = pairs, large_blocks, publish
+    targets = pairs, large_blocks, surveys, publish
 }
 criterion_main!(benches);

@@ -17,10 +17,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// An allocator of memory below 2 GiB, or in the reach that it was given. Several threads may use
+// one at the same time.
 typedef struct low2g_allocator low2g_allocator;
+
+// Loads objects into low memory. Modules loaded in one session see each other's symbols. Several
+// threads may use one at the same time; what one adds is loaded by whichever loads next.
 typedef struct low2g_session low2g_session;
+
+// A link that has addresses and waits for its externals. Any thread may go on with it, one at a time.
 typedef struct low2g_link low2g_link;
+
+// Code and data that were loaded.
 typedef struct low2g_module low2g_module;
+
+// Section memory for LLVM: what its callbacks take as their first argument.
 typedef struct low2g_llvm_memory low2g_llvm_memory;
 
 // How a call ended. The text says more.
@@ -182,7 +193,7 @@ extern "C" {
 // An allocator. `options` is NULL or `key=value` pairs joined by commas, in the command line's words:
 // `placement=randomized|first-fit|kernel`, `reach=2g|2g-full|4g|near:0xADDR|0xSTART-0xEND`, `seed=N`,
 // `min-entropy=BITS`, `min-conditional-entropy=BITS`, `preset=bare|default|hardened`,
-// `floor=ADDR`, `byte-limit=N`, `guards=yes|no`, `seal-code=yes|no`.
+// `floor=ADDR`, `byte-limit=N`, `keep-hole=N`, `guards=yes|no`, `seal-code=yes|no`.
 //
 // Returns NULL on failure; then `*error`, if `error` is not NULL, is a text to `free`.
 low2g_allocator *low2g_allocator_new(const char *options,
@@ -260,7 +271,7 @@ enum low2g_status low2g_session_begin(const low2g_session *session,
                                       char **error);
 
 // Tells `visitor` of the symbols that the link defines, but for thread-local variables and ifuncs, which
-// have no address yet. It must not use the link.
+// have no address yet.
 enum low2g_status low2g_link_symbols(const low2g_link *link,
                                      low2g_symbol_visitor visitor,
                                      void *context,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use alloc_support::*;
 use low2g::alloc::{
-    AllocError, LowAllocator, LowBlock, MapRequest, Mapping, Placement, Reach, Step, Use,
+    AllocError, Kind, LowAllocator, LowBlock, MapRequest, Mapping, Placement, Reach, Step, Use,
 };
 use low2g::platform::sim::{LowMemory, SimOptions};
 
@@ -58,9 +58,8 @@ fn one_hole_is_found_wherever_it_is() {
 #[test]
 fn draws_are_uniform() {
     const BINS: u64 = 4096;
-    const DRAWS: u64 = 200_000;
     let brk = LowMemory::NonPie { brk: BRK };
-    for (seed, memory) in [(5, LowMemory::Pie), (6, brk)] {
+    for (seed, memory, draws) in [(5, LowMemory::Pie, 1_000_000), (6, brk, 100_000_u32)] {
         let sim = simulated(SimOptions {
             seed,
             low: memory,
@@ -85,7 +84,7 @@ fn draws_are_uniform() {
             .collect();
         let slots: u64 = holes.iter().map(|(_, starts)| starts).sum();
         let mut counts = vec![0_u32; usize::try_from(BINS).expect("small")];
-        for _ in 0..DRAWS {
+        for _ in 0..draws {
             let mapping = low.map(&request).expect("room");
             assert_eq!(mapping.certificate().free_slots, slots);
             let start = mapping.range().start();
@@ -105,7 +104,7 @@ fn draws_are_uniform() {
             let bin = u64::try_from(bin).expect("small");
             let in_bin = u32::try_from(first(bin + 1) - first(bin)).expect("small");
             let all = u32::try_from(slots).expect("small");
-            let expected = 200_000.0 * f64::from(in_bin) / f64::from(all);
+            let expected = f64::from(draws) * f64::from(in_bin) / f64::from(all);
             chi_square += (f64::from(*count) - expected).powi(2) / expected;
         }
         // 4,095 degrees of freedom: p = 1e-6 lies at 4,546 (Wilson-Hilferty).
@@ -167,6 +166,81 @@ fn certificates_reach_the_figures() {
         .map(&request)
         .expect_err("no window below 2 GiB has so many pages");
     assert!(matches!(error, AllocError::EntropyTooLow { .. }), "{error}");
+}
+
+/// The largest hole that is left, from the outside.
+fn largest_hole(low: &LowAllocator) -> u64 {
+    let snapshot = low.snapshot().expect("maps");
+    let free = snapshot.iter().filter(|region| region.usage == Use::Free);
+    free.map(|region| region.range.len()).max().unwrap_or(0)
+}
+
+#[test]
+fn a_hole_is_kept_for_a_large_block() {
+    let build = |bytes: Option<u64>| {
+        let sim = simulated(SimOptions {
+            max_map_count: 1 << 20,
+            ..SimOptions::default()
+        });
+        let builder = LowAllocator::builder().bare().platform(sim as _);
+        let builder = match bytes {
+            Some(bytes) => builder.keep_hole(bytes),
+            None => builder,
+        };
+        builder.build().expect("a low window")
+    };
+    for (bytes, expected) in [(None, 32 * MIB), (Some(100 * MIB), 100 * MIB)] {
+        let low = build(bytes);
+        let mut held = Vec::new();
+        for live in 1..=5_000_u32 {
+            let mapping = low.map(&MapRequest::new(64 << 10)).expect("room");
+            let certificate = mapping.certificate();
+            held.push(mapping);
+            if live % 500 == 0 {
+                assert!(largest_hole(&low) >= expected, "{live} live");
+                // The cost is counted, and of the default below a tenth of a bit.
+                let snapshot = low.snapshot().expect("maps");
+                let free = snapshot.iter().filter(|region| region.usage == Use::Free);
+                let starts = |len: u64| (len / PAGE).saturating_sub(15);
+                let starts: u64 = free.map(|region| starts(region.range.len())).sum();
+                let starts = u32::try_from(starts).expect("below 2^19");
+                let slots = u32::try_from(certificate.free_slots).expect("below 2^19");
+                assert!(slots < starts, "{slots} of {starts}");
+                let bits = f64::from(starts).log2() - 0.1;
+                assert!(
+                    bytes.is_some() || certificate.entropy_bits > bits,
+                    "{live} live, {starts}: {certificate:?}"
+                );
+            }
+        }
+        let large = low.map(&MapRequest::new(expected)).expect("kept for it");
+        drop((large, held));
+    }
+    // Without it, that is gone long before.
+    let low = build(Some(0));
+    let held: Vec<Mapping> = (0..3_000)
+        .map(|_| low.map(&MapRequest::new(64 << 10)).expect("room"))
+        .collect();
+    assert!(largest_hole(&low) < 16 * MIB);
+    assert!(low.map(&MapRequest::new(32 * MIB)).is_err());
+    drop(held);
+    // Nothing is refused for its sake: a window can be filled.
+    for hole in [None, Some(40 * MIB)] {
+        let sim = simulated(SimOptions::default());
+        let window = range(0x1000_0000, 64 * MIB);
+        let builder = LowAllocator::builder().bare().platform(sim as _);
+        let builder = builder.reach(Reach::Range(window));
+        let builder = hole.map_or(builder.clone(), |hole| builder.keep_hole(hole));
+        let low = builder.build().expect("a low window");
+        let mut held = Vec::new();
+        for size in [4 * MIB, 64 << 10, PAGE] {
+            while let Ok(mapping) = low.map(&MapRequest::new(size)) {
+                held.push(mapping);
+            }
+        }
+        let bytes: u64 = held.iter().map(|mapping| mapping.range().len()).sum();
+        assert_eq!(bytes, window.len(), "{hole:?}");
+    }
 }
 
 #[test]
@@ -236,4 +310,78 @@ fn brk_room_is_the_callers_if_given() {
             .start();
         assert_eq!(first, BRK_ROOM.0 + room);
     }
+}
+
+#[test]
+fn statistics_tell_what_is_held_and_what_is_free() {
+    let sim = simulated(SimOptions::default());
+    let builder = LowAllocator::builder()
+        .bare()
+        .platform(Arc::clone(&sim) as _);
+    let window = range(0x1000_0000, 16 * MIB);
+    let builder = builder.reach(Reach::Range(window));
+    let builder = builder.placement(Placement::FirstFit);
+    let low = builder.build().expect("a low window");
+    let block = low.allocate(3 * MIB, 1).expect("room");
+    let reserved = low.reserve(MIB, None).expect("room");
+    let small = low.allocate(100, 1).expect("room");
+    let section = low
+        .map(&MapRequest {
+            at: Some(window.start() + 8 * MIB),
+            kind: Kind::Section,
+            ..MapRequest::new(2 * PAGE)
+        })
+        .expect("free");
+    let statistics = low.statistics();
+    let count = |kind| {
+        let count = statistics.of_kind(kind);
+        (count.mappings, count.bytes)
+    };
+    assert_eq!(count(Kind::Block), (1, 3 * MIB));
+    assert_eq!(count(Kind::Reservation), (1, MIB));
+    assert_eq!(count(Kind::Section), (1, 2 * PAGE));
+    let arena = statistics.data_arena_bytes;
+    assert_eq!(count(Kind::Arena), (1, arena));
+    assert_eq!(statistics.data_slot_bytes, small.usable_size());
+    assert_eq!(statistics.reserved_bytes, MIB);
+    let committed = 3 * MIB + 2 * PAGE + arena;
+    assert_eq!(statistics.committed_bytes, committed);
+    assert_eq!(statistics.live_bytes, committed + MIB);
+    assert_eq!(statistics.live_mappings, 4);
+    assert_eq!(statistics.made_by(Step::FirstFit), 3);
+    assert_eq!(statistics.free_bytes, 16 * MIB - committed - MIB);
+    // From 4 MiB and an arena on to 8 MiB; and from there to the end.
+    assert_eq!(statistics.largest_hole, 8 * MIB - 2 * PAGE);
+    let mut holes = statistics.holes;
+    assert_eq!((holes[21 - 12], holes[22 - 12]), (1, 1));
+    (holes[21 - 12], holes[22 - 12]) = (0, 0);
+    assert!(holes.iter().all(|count| *count == 0));
+    drop((block, reserved, small, section));
+    low.trim();
+    assert_eq!(low.statistics().free_bytes, 16 * MIB);
+}
+
+#[test]
+fn stack_room_is_the_callers_if_given() {
+    let sim = simulated(SimOptions::default());
+    let builder = LowAllocator::builder().platform(Arc::clone(&sim) as _);
+    let kept = |room: Option<u64>| {
+        // Up to where the simulated main stack ends.
+        let window = range(0x7ffd_1234_5000 - 1024 * MIB, 1024 * MIB);
+        let builder = builder.clone().placement(Placement::FirstFit);
+        let builder = builder.reach(Reach::Range(window));
+        let low = match room {
+            Some(room) => builder.stack_room(room),
+            None => builder,
+        };
+        let low = low.build().expect("addresses");
+        let mut held = Vec::new();
+        while let Ok(mapping) = low.map(&MapRequest::new(MIB)) {
+            held.push(mapping);
+        }
+        low.statistics().free_bytes + held.len() as u64 * MIB
+    };
+    let default = kept(None);
+    assert!(kept(Some(0)) > default);
+    assert_eq!(kept(Some(0)) - kept(Some(64 * MIB)), 64 * MIB);
 }

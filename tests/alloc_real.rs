@@ -20,7 +20,8 @@ fn turn() -> MutexGuard<'static, ()> {
 }
 
 fn allocator(placement: Placement) -> LowAllocator {
-    let builder = LowAllocator::builder().bare().placement(placement);
+    let builder = LowAllocator::builder().bare().keep_hole(0);
+    let builder = builder.placement(placement);
     builder.build().expect("this system has low memory")
 }
 
@@ -136,25 +137,52 @@ fn blocks_are_zeroed_apart_and_given_back() {
 }
 
 #[test]
+fn blocks_grow_and_shrink_where_they_lie() {
+    let _turn = turn();
+    for size in [100_u64, 5_000, 70_000] {
+        let low = allocator(Placement::Randomized);
+        let mut block = low.allocate(size, 8).expect("room");
+        block.as_mut_slice().fill(7);
+        let (addr, most) = (block.addr(), block.usable_size());
+        assert!(!block.resize_in_place(most + 1) && !block.resize_in_place(0));
+        assert!(block.resize_in_place(size / 2) && block.resize_in_place(most));
+        assert_eq!((block.addr(), block.size()), (addr, most));
+        let half = usize::try_from(size / 2).expect("small");
+        let (old, new) = block.as_slice().split_at(half);
+        assert!(old.iter().all(|byte| *byte == 7));
+        assert!(new.iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
 fn uniform_on_this_system_too() {
-    const DRAWS: u32 = 20_000;
-    const BINS: u64 = 64;
+    const DRAWS: u32 = 100_000;
+    const BINS: u64 = 4096;
     let _turn = turn();
     let low = allocator(Placement::Randomized);
     let window = low.window();
-    let mut counts = [0_u32; 64];
+    let request = MapRequest::new(16 * PAGE);
+    let first = window.start();
+    let slots = (window.end() - first - request.size) / PAGE + 1;
+    let mut counts = vec![0_u32; usize::try_from(BINS).expect("small")];
     for _ in 0..DRAWS {
-        let mapping = low.map(&MapRequest::new(16 * PAGE)).expect("room");
-        let offset = mapping.range().start() - window.start();
-        counts[usize::try_from(offset * BINS / window.len()).expect("below 64")] += 1;
+        let mapping = low.map(&request).expect("room");
+        let index = (mapping.range().start() - first) / PAGE;
+        counts[usize::try_from(index * BINS / slots).expect("below the bins")] += 1;
     }
-    let expected = f64::from(DRAWS) / 64.0;
-    let chi_square: f64 = counts
-        .iter()
-        .map(|count| (f64::from(*count) - expected).powi(2) / expected)
+    let all = f64::from(u32::try_from(slots).expect("below 2^19"));
+    let chi_square: f64 = (0..BINS)
+        .zip(&counts)
+        .map(|(bin, count)| {
+            let first = |bin: u64| (bin * slots).div_ceil(BINS);
+            let in_bin = u32::try_from(first(bin + 1) - first(bin)).expect("small");
+            let expected = f64::from(DRAWS) * f64::from(in_bin) / all;
+            (f64::from(*count) - expected).powi(2) / expected
+        })
         .sum();
-    // 63 degrees of freedom: p = 1e-6 lies at 129. A low mapping of the test program's own would show.
-    assert!(chi_square < 129.0, "chi-square {chi_square}");
+    // 4,095 degrees of freedom: p = 1e-6 lies at 4,546. A low mapping of the test program's own
+    // would show.
+    assert!(chi_square < 4_546.0, "chi-square {chi_square}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The allocator's lock under loom, which tries every interleaving that the memory model allows:
-//! `src/alloc/lock.rs` itself, compiled against loom's atomics and cell.
+//! The allocator's locks under loom, which tries every interleaving that the memory model allows:
+//! `src/alloc/lock.rs` and `src/alloc/biased.rs` themselves, compiled against loom's atomics and cell.
 
 #[path = "../src/alloc/lock.rs"]
 #[allow(
@@ -8,14 +8,54 @@
 )]
 mod lock;
 
-/// What `lock.rs` is built from (`src/alloc/sync.rs`), as loom has it.
+#[path = "../src/alloc/biased.rs"]
+#[allow(
+    dead_code,
+    reason = "the allocator uses all of it; a model uses what it is about"
+)]
+mod biased;
+
+/// What they are built from (`src/alloc/sync.rs`), as loom has it.
 mod sync {
     pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::atomic::{AtomicBool, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
     pub(crate) use loom::thread::yield_now;
 
     /// One look is as good as sixty.
     pub(crate) const SPINS: u32 = 1;
+
+    /// The second time in a row.
+    pub(crate) const STREAK: u32 = 1;
+
+    pub(crate) trait Barrier {
+        fn on_every_core(&self) -> bool;
+    }
+
+    /// A barrier that one thread has on all cores is, for the two sides that it orders, a fence of
+    /// each: where this thread's is made, and where the other's code has `order_for_compiler`.
+    pub(crate) struct Fence;
+
+    impl Barrier for Fence {
+        fn on_every_core(&self) -> bool {
+            fence(Ordering::SeqCst);
+            true
+        }
+    }
+
+    pub(crate) fn order_for_compiler() {
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn outwait_stores() {}
+
+    /// A number of each of the model's threads.
+    pub(crate) fn thread_token() -> usize {
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
+        loom::thread_local! {
+            static TOKEN: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        TOKEN.with(|token| *token)
+    }
 
     /// A value whose accesses loom watches.
     #[derive(Debug)]
@@ -65,9 +105,11 @@ mod sync {
     }
 }
 
+use biased::{BiasedGuard, BiasedLock};
 use lock::SpinLock;
 use loom::sync::Arc;
 use loom::thread;
+use sync::Fence;
 
 /// Every interleaving with at most that many involuntary switches; more finds nothing in a lock
 /// of one word, and takes minutes.
@@ -145,5 +187,65 @@ fn a_guard_kept_over_a_fork_is_taken_back() {
         drop(value);
         thread.join().expect("the model's thread ends");
         assert_eq!(*lock.lock(), 2);
+    });
+}
+
+/// A lock that the model's first thread owns.
+fn owned() -> Arc<BiasedLock<(u32, u32)>> {
+    let lock = Arc::new(BiasedLock::new((0, 0)));
+    // The second time in a row does it.
+    drop(lock.lock(&Fence));
+    drop(lock.lock(&Fence));
+    assert!(lock.lock_as_owner().is_some());
+    lock
+}
+
+/// One who is inside; says whether he was.
+fn change(guard: Option<BiasedGuard<'_, (u32, u32)>>) -> u32 {
+    let Some(mut both) = guard else {
+        return 0;
+    };
+    both.0 += 1;
+    assert_eq!(both.0, both.1 + 1, "another thread stands between");
+    both.1 += 1;
+    1
+}
+
+/// The owner goes in and out while another takes the lock away: neither is ever inside with the
+/// other, and each sees what the other wrote.
+#[test]
+fn an_owner_and_another_are_never_both_inside() {
+    model(|| {
+        let lock = owned();
+        let other = Arc::clone(&lock);
+        let thread = thread::spawn(move || change(other.try_lock_for_all(&Fence)));
+        let mut changes = change(lock.lock_as_owner());
+        changes += change(lock.lock_as_owner());
+        changes += thread.join().expect("the model's thread ends");
+        assert_eq!(*lock.lock(&Fence), (changes, changes));
+    });
+}
+
+/// What the fork handlers do, while the owner is at it.
+#[test]
+fn a_lock_kept_over_a_fork_keeps_the_owner_out() {
+    model(|| {
+        let lock = owned();
+        let other = Arc::clone(&lock);
+        let thread = thread::spawn(move || {
+            let Some(mut both) = other.try_lock_for_all(&Fence) else {
+                return;
+            };
+            let before = *both;
+            *both = (100, 99);
+            both.keep();
+            // SAFETY: resume needs the guard that was kept on the line above.
+            let mut both = unsafe { other.resume() };
+            assert_eq!(*both, (100, 99), "entered between `prepare` and `parent`");
+            *both = before;
+        });
+        let changes = change(lock.lock_as_owner());
+        thread.join().expect("the model's thread ends");
+        assert_eq!(*lock.lock(&Fence), (changes, changes));
     });
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Library, build, program, require, root, succeed};
+use support::{Library, build, program, require, root, succeed, under_valgrind};
 
 /// An installed LLVM.
 struct Llvm {
@@ -67,6 +67,10 @@ fn scenario(version: u32, source: &str, library: Library) {
     let program = build("cc", source, library, folder.path(), &flags);
     let (first, second) = (addresses(&program, &module), addresses(&program, &module));
     assert_eq!(first.len(), 6, "{first:?}");
+    if version == 19 {
+        // What LLVM leaks is not looked at.
+        under_valgrind(&program, &[module], false);
+    }
     for name in ["add", "calls"] {
         let (one, two) = (first[name], second[name]);
         assert!(one < 1 << 31 && two < 1 << 31);
@@ -92,4 +96,31 @@ fn mcjit_of_llvm_19_runs_static_small_code() {
 #[test]
 fn orc_with_runtime_dyld_runs_static_small_code() {
     scenario(19, "orc.c", Library::Shared);
+}
+
+/// Builds and runs a program of examples/c and gives what it prints.
+fn example(source: &str, flags: &[String]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let program = build("cc", source, Library::Shared, folder.path(), &flags);
+    let printed = succeed(&mut Command::new(program)).stdout;
+    String::from_utf8(printed).expect("UTF-8")
+}
+
+#[test]
+fn the_examples_run() {
+    if require(program("cc")).is_some() {
+        let printed = example("examples/c/own_jit.c", &[]);
+        assert!(printed.ends_with("returns 42\n"), "{printed}");
+    }
+    for version in [14, 19] {
+        if let Some(llvm) = require(Llvm::find(version)) {
+            let printed = example("examples/c/mcjit.c", &llvm.flags);
+            assert!(printed.ends_with("returns 42\n"), "{printed}");
+        }
+    }
+    if let Some(llvm) = require(Llvm::find(19)) {
+        let printed = example("examples/c/orc.c", &llvm.flags);
+        assert!(printed.ends_with("returns 42\n"), "{printed}");
+    }
 }

@@ -193,10 +193,15 @@ impl LowAllocator {
         self.inner.placement
     }
 
-    /// Counters; cheap.
+    /// Counters, and what the allocator knows of its window: no system call.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let mut statistics = self.inner.pages.state.lock().statistics;
+        let mut statistics = {
+            let state = self.inner.pages.state.lock();
+            let mut statistics = state.statistics;
+            statistics.look_at(&state.space, self.inner.window);
+            statistics
+        };
         (statistics.data_arena_bytes, statistics.data_slot_bytes) = self.inner.heap.bytes();
         let code = self.inner.code.lock();
         statistics.code_arena_bytes = code.arena_bytes;

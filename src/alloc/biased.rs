@@ -8,7 +8,7 @@
 //! A locked instruction waits for all stores before it, and holds up all loads after it; two of
 //! them are half the time of a small block's life. So a thread that took the lock often enough, and
 //! nobody else meanwhile, owns it. Whoever comes then pays for both: the barrier
-//! ([`Platform::serialize_cores`]) makes the owner's mark visible if it was set before the owner
+//! ([`Barrier`]) makes the owner's mark visible if it was set before the owner
 //! could see that it lost the lock. From then on it is an ordinary lock, until somebody owns it again.
 //!
 //! Where the system has no such barrier, nobody ever owns it.
@@ -21,20 +21,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
-
-use low2g_platform::Platform;
 
 use super::sync::{
-    AtomicBool, AtomicU32, AtomicUsize, Ordering, UnsafeCell, order_for_compiler, rest, spin_loop,
-    thread_token, yield_now,
+    AtomicBool, AtomicU32, AtomicUsize, Barrier, Ordering, SPINS, STREAK, UnsafeCell,
+    order_for_compiler, outwait_stores, rest, spin_loop, thread_token, yield_now,
 };
 
-/// Times in a row that a thread takes the lock before it owns it: a thousand locked instructions
-/// cost as much as a barrier.
-const STREAK: u32 = 1024;
-/// Rounds of waiting before the processor is yielded, and yields before sleeping: as `SpinLock`.
-const SPINS: u32 = 60;
+/// Yields before sleeping: as `SpinLock`.
 const YIELDS: u32 = 100;
 
 /// No thread.
@@ -91,43 +84,43 @@ impl<T> BiasedLock<T> {
 
     /// The value, if nobody has it.
     #[inline]
-    pub(crate) fn try_lock(&self, platform: &dyn Platform) -> Option<BiasedGuard<'_, T>> {
+    pub(crate) fn try_lock<B: Barrier + ?Sized>(&self, cores: &B) -> Option<BiasedGuard<'_, T>> {
         match self.lock_as_owner() {
             Some(guard) => Some(guard),
             None if self.locked.swap(true, Ordering::Acquire) => None,
-            None => Some(self.entered(platform)),
+            None => Some(self.entered(cores)),
         }
     }
 
     /// The value, once nobody else has it.
     #[inline]
-    pub(crate) fn lock(&self, platform: &dyn Platform) -> BiasedGuard<'_, T> {
-        match self.try_lock(platform) {
+    pub(crate) fn lock<B: Barrier + ?Sized>(&self, cores: &B) -> BiasedGuard<'_, T> {
+        match self.try_lock(cores) {
             Some(guard) => guard,
-            None => self.wait(platform),
+            None => self.wait(cores),
         }
     }
 
     #[cold]
-    fn wait(&self, platform: &dyn Platform) -> BiasedGuard<'_, T> {
+    fn wait<B: Barrier + ?Sized>(&self, cores: &B) -> BiasedGuard<'_, T> {
         wait_until(|| {
             !self.locked.load(Ordering::Relaxed) && !self.locked.swap(true, Ordering::Acquire)
         });
-        self.entered(platform)
+        self.entered(cores)
     }
 
     /// Whoever calls it has just taken `locked`.
     #[inline]
-    fn entered(&self, platform: &dyn Platform) -> BiasedGuard<'_, T> {
+    fn entered<B: Barrier + ?Sized>(&self, cores: &B) -> BiasedGuard<'_, T> {
         let token = thread_token();
         if self.owner.load(Ordering::Relaxed) != NOBODY {
-            self.disown(platform);
+            self.disown(cores);
         }
         if self.last.load(Ordering::Relaxed) == token {
             let streak = self.streak.load(Ordering::Relaxed).saturating_add(1);
             self.streak.store(streak, Ordering::Relaxed);
             if streak == STREAK {
-                self.own(token, platform);
+                self.own(token, cores);
             }
         } else {
             self.last.store(token, Ordering::Relaxed);
@@ -138,30 +131,58 @@ impl<T> BiasedLock<T> {
 
     /// Makes this thread, which has `locked`, the owner, if ownership could be taken away again.
     #[cold]
-    fn own(&self, token: usize, platform: &dyn Platform) {
-        if platform.serialize_cores() {
+    fn own<B: Barrier + ?Sized>(&self, token: usize, cores: &B) {
+        if cores.on_every_core() {
             self.owner.store(token, Ordering::Relaxed);
         }
     }
 
     /// Takes the ownership away and waits until the owner has left. The caller has `locked`.
     #[cold]
-    fn disown(&self, platform: &dyn Platform) {
-        self.owner.store(NOBODY, Ordering::SeqCst);
-        if !platform.serialize_cores() {
-            // It worked when the owner was named; a sandbox may have closed since. No core keeps a
-            // store to itself for so long.
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    fn disown<B: Barrier + ?Sized>(&self, cores: &B) {
+        self.revoke(cores);
         wait_until(|| !self.active.load(Ordering::Acquire));
         self.last.store(NOBODY, Ordering::Relaxed);
     }
 
+    /// Takes the ownership away: from here on the owner is inside only if `active` says so. The
+    /// caller has `locked`.
+    fn revoke<B: Barrier + ?Sized>(&self, cores: &B) {
+        self.owner.store(NOBODY, Ordering::SeqCst);
+        if !cores.on_every_core() {
+            // It worked when the owner was named; a sandbox may have closed since. No core keeps a
+            // store to itself for so long.
+            outwait_stores();
+        }
+    }
+
+    /// As `lock_for_all`, but gives up instead of waiting: for models, in which a thread may look
+    /// for ever without seeing what another has done.
+    #[cfg(test)]
+    pub(crate) fn try_lock_for_all<B: Barrier + ?Sized>(
+        &self,
+        cores: &B,
+    ) -> Option<BiasedGuard<'_, T>> {
+        if self.locked.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner != NOBODY {
+            self.revoke(cores);
+            if self.active.load(Ordering::Acquire) {
+                self.owner.store(owner, Ordering::Relaxed);
+                self.locked.store(false, Ordering::Release);
+                return None;
+            }
+        }
+        Some(self.guard(&self.locked))
+    }
+
     /// The value, and nobody owns the lock: what can be kept over a fork.
-    pub(crate) fn lock_for_all(&self, platform: &dyn Platform) -> BiasedGuard<'_, T> {
+    pub(crate) fn lock_for_all<B: Barrier + ?Sized>(&self, cores: &B) -> BiasedGuard<'_, T> {
         wait_until(|| !self.locked.swap(true, Ordering::Acquire));
         if self.owner.load(Ordering::Relaxed) != NOBODY {
-            self.disown(platform);
+            self.disown(cores);
         }
         self.guard(&self.locked)
     }
@@ -255,63 +276,5 @@ impl<T> Drop for BiasedGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         self.held.store(false, Ordering::Release);
-    }
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use std::sync::atomic;
-
-    use super::*;
-
-    /// An owner at full speed, and others who take it away from him again and again.
-    #[test]
-    fn one_at_a_time_with_and_without_an_owner() {
-        let platform = low2g_platform::native().expect("this system's own");
-        let platform = &*platform;
-        let lock = BiasedLock::new((0_u64, 0_u64));
-        let stop = atomic::AtomicBool::new(false);
-        let owned = atomic::AtomicU64::new(0);
-        let take = || {
-            let mut both = lock.lock(platform);
-            both.0 += 1;
-            assert_eq!(both.0, both.1 + 1);
-            both.1 += 1;
-        };
-        let total = std::thread::scope(|scope| {
-            let owner = scope.spawn(|| {
-                let mut count = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    take();
-                    count += 1;
-                    let mine = lock.owner.load(Ordering::Relaxed) == thread_token();
-                    owned.fetch_add(mine.into(), Ordering::Relaxed);
-                }
-                count
-            });
-            let mut count = 0;
-            for round in 0..300_u64 {
-                let waited = owned.load(Ordering::Relaxed);
-                while owned.load(Ordering::Relaxed) < waited + 100 && platform.serialize_cores() {
-                    yield_now();
-                }
-                for _ in 0..round % 3 {
-                    take();
-                    count += 1;
-                }
-                if round % 50 == 0 {
-                    drop(lock.lock_for_all(platform));
-                }
-            }
-            stop.store(true, Ordering::Relaxed);
-            count + owner.join().expect("no assertion failed")
-        });
-        assert_eq!(*lock.lock(platform), (total, total));
-        let held = lock.lock_for_all(platform);
-        assert!(lock.try_lock(platform).is_none());
-        held.keep();
-        // SAFETY: resume needs a guard that was given up: the one above.
-        drop(unsafe { lock.resume() });
-        assert!(lock.try_lock(platform).is_some());
     }
 }

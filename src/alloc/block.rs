@@ -155,6 +155,21 @@ impl LowBlock {
         }
     }
 
+    /// Makes it `size` bytes where it lies, if that fits what is set aside for it
+    /// ([`LowBlock::usable_size`]); says whether it did. Bytes that are added are zero.
+    pub fn resize_in_place(&mut self, size: u64) -> bool {
+        if size == 0 || size > self.usable_size() {
+            return false;
+        }
+        let before = self.size();
+        self.range = part(self.addr(), size);
+        if size > before && !self.allocator.platform().is_simulated() {
+            // They were this block's once, before it was made smaller, or never anybody's.
+            self.as_mut_slice()[to_usize(before)..].fill(0);
+        }
+        true
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn range(&self) -> AddrRange {

@@ -9,9 +9,10 @@ use crate::alloc::code::CodeTier;
 use crate::alloc::error::AllocError;
 use crate::alloc::fork;
 use crate::alloc::heap::{Heap, HeapSettings};
+use crate::alloc::hole::{DEFAULT_HOLE, DEFAULT_ODDS, KeepHole};
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Retired;
-use crate::alloc::pages::Pages;
+use crate::alloc::pages::{Pages, Rooms};
 use crate::alloc::policy::Placement;
 use crate::alloc::raw::RawOwned;
 use crate::alloc::reach::{DEFAULT_FLOOR, HARD_FLOOR, Reach};
@@ -24,10 +25,11 @@ pub struct Builder {
     seed: Option<u64>,
     min_entropy: f64,
     floor: u64,
-    brk_room: Option<u64>,
+    rooms: Rooms,
     platform: Option<Arc<dyn Platform>>,
     min_conditional_entropy: f64,
     byte_limit: u64,
+    keep_hole: Option<u64>,
     hardening: Hardening,
     seal_code: bool,
     global: bool,
@@ -79,10 +81,11 @@ impl Default for Builder {
             seed: None,
             min_entropy: 0.0,
             floor: DEFAULT_FLOOR,
-            brk_room: None,
+            rooms: Rooms::default(),
             platform: None,
             min_conditional_entropy: 0.0,
             byte_limit: u64::MAX,
+            keep_hole: None,
             hardening: Hardening::DEFAULT,
             seal_code: false,
             global: false,
@@ -142,6 +145,16 @@ impl Builder {
         self
     }
 
+    /// Bytes of one free stretch, placed at random, that smaller blocks avoid while others fit, so
+    /// that a large block still does among many small ones (0 for none). Certificates count what
+    /// that costs. The default, 32 MiB, is avoided only where that costs less than 0.1 bits. Only with
+    /// randomized placement: first fit leaves its hole at the top.
+    #[must_use]
+    pub fn keep_hole(mut self, bytes: u64) -> Self {
+        self.keep_hole = Some(bytes);
+        self
+    }
+
     /// The addresses that blocks may have unless a request says otherwise (default `2g`).
     #[must_use]
     pub fn reach(mut self, reach: Reach) -> Self {
@@ -180,7 +193,15 @@ impl Builder {
     /// Bytes to keep clear above brk (default: what the platform keeps, 128 MiB on Linux).
     #[must_use]
     pub fn brk_room(mut self, bytes: u64) -> Self {
-        self.brk_room = Some(bytes);
+        self.rooms.brk = Some(bytes);
+        self
+    }
+
+    /// Bytes to keep clear below the main stack where that lies in the window (default: what the
+    /// platform keeps, on Linux what the stack's limit allows it to grow).
+    #[must_use]
+    pub fn stack_room(mut self, bytes: u64) -> Self {
+        self.rooms.stack = Some(bytes);
         self
     }
 
@@ -255,11 +276,19 @@ impl Builder {
             clear_on_free: hardening.clear_on_free,
             checked: has_minimum || hardening.clear_on_free,
         };
+        let bytes = self.keep_hole.unwrap_or(DEFAULT_HOLE);
+        let keeps = bytes > 0 && self.placement == Placement::Randomized;
+        let hole = keeps.then_some(KeepHole {
+            bytes,
+            least_odds: self.keep_hole.map_or(DEFAULT_ODDS, |_| 0),
+            window,
+        });
         let pages = Pages::new(
             Arc::clone(&platform),
-            self.brk_room,
+            self.rooms,
             self.seed,
             self.byte_limit,
+            hole,
         );
         let seed = pages.state.lock().random.derive(u64::MAX - 1);
         let random = random.then(|| pages.state.lock().random.derive(u64::MAX - 2));

@@ -56,15 +56,19 @@ impl Pages {
         state.random.check_fork(&*self.platform);
         self.check_limit(&state, want.size)?;
         let fresh = self.ensure_surveyed(&mut state, want.window)?;
-        let mut claim = Claim {
-            pages: self,
-            want,
-            shape,
-            progress: Progress::default(),
-            fresh,
-            refusal: None,
-        };
-        let result = claim.run(&mut state);
+        state.hole_barred = !self.avoids_hole(&mut state, shape) && state.drop_hole();
+        let mut result = Claim::new(self, want, shape, fresh).run(&mut state);
+        // What is kept for a large block is better than nothing for a small one.
+        if let Err(AllocError::Exhausted { .. } | AllocError::EntropyTooLow { .. }) = result
+            && state.drop_hole()
+        {
+            state.hole_barred = true;
+            result = Claim::new(self, want, shape, false).run(&mut state);
+        }
+        state.hole_barred = false;
+        if self.outgrows_hole(want.size) {
+            self.draw_hole(&mut state);
+        }
         match result {
             Err(AllocError::Exhausted { .. }) => {
                 // Naming the holders is slow and needs nothing of the state.
@@ -106,7 +110,18 @@ impl Pages {
     }
 }
 
-impl Claim<'_> {
+impl<'a> Claim<'a> {
+    fn new(pages: &'a Pages, want: &'a Want<'a>, shape: Shape, fresh: bool) -> Self {
+        Self {
+            pages,
+            want,
+            shape,
+            progress: Progress::default(),
+            fresh,
+            refusal: None,
+        }
+    }
+
     fn run(&mut self, state: &mut State) -> Result<(AddrRange, Certificate), AllocError> {
         let policy = self.want.placement.policy();
         loop {
@@ -312,7 +327,12 @@ impl Claim<'_> {
 /// Enters a claim into the map and the statistics.
 fn record(state: &mut State, range: AddrRange, owned: Owned, step: Step) {
     // Whoever a survey saw here is gone: the system gave it to us.
-    state.space.forget_others(range);
+    if !state.space.is_free(range) {
+        if state.hole.is_some_and(|hole| hole.overlaps(range)) {
+            state.drop_hole();
+        }
+        state.space.forget_others(range);
+    }
     state.space.insert(range, Owner::Ours(owned));
     state.statistics.count_mapping(range.len(), step);
 }

@@ -22,8 +22,10 @@ pub struct Mapping {
     pages: Arc<Pages>,
     range: AddrRange,
     certificate: Certificate,
-    /// Runs of equal access: where each starts, ascending; the first at the range's start.
-    access: Vec<(u64, Protection)>,
+    /// Access at the range's start.
+    first: Protection,
+    /// Further runs of equal access: where each starts, ascending.
+    later: Vec<(u64, Protection)>,
 }
 
 impl Mapping {
@@ -38,7 +40,8 @@ impl Mapping {
             pages,
             range,
             certificate,
-            access: vec![(range.start(), protection)],
+            first: protection,
+            later: Vec::new(),
         }
     }
 
@@ -65,8 +68,9 @@ impl Mapping {
         if !self.range.contains(addr) {
             return None;
         }
-        let after = self.access.partition_point(|(start, _)| *start <= addr);
-        Some(self.access[after - 1].1)
+        let after = self.later.partition_point(|(start, _)| *start <= addr);
+        let run = after.checked_sub(1).map(|index| self.later[index].1);
+        Some(run.unwrap_or(self.first))
     }
 
     /// Changes access to the whole pages `part`.
@@ -134,23 +138,27 @@ impl Mapping {
 
     /// Whether every page can be read and written.
     fn is_writable(&self) -> bool {
-        self.access
-            .iter()
-            .all(|(_, protection)| *protection == Protection::ReadWrite)
+        let writable = |protection: Protection| protection == Protection::ReadWrite;
+        writable(self.first)
+            && self
+                .later
+                .iter()
+                .all(|(_, protection)| writable(*protection))
     }
 
     /// Replaces the runs that `part` covers by one of `protection`.
     fn record(&mut self, part: AddrRange, protection: Protection) {
         let after = self.protection_at(part.end());
-        self.access
-            .retain(|(start, _)| !part.contains(*start) && *start != part.end());
-        let at = self
-            .access
-            .partition_point(|(start, _)| *start < part.start());
+        let mut runs = vec![(self.range.start(), self.first)];
+        runs.append(&mut self.later);
+        runs.retain(|(start, _)| !part.contains(*start) && *start != part.end());
+        let at = runs.partition_point(|(start, _)| *start < part.start());
         let rest = after.map(|after| (part.end(), after));
         let new = std::iter::once((part.start(), protection)).chain(rest);
-        self.access.splice(at..at, new);
-        self.access.dedup_by_key(|(_, protection)| *protection);
+        runs.splice(at..at, new);
+        runs.dedup_by_key(|(_, protection)| *protection);
+        self.first = runs.remove(0).1;
+        self.later = runs;
     }
 
     /// All bytes, while every page can be read and written; never on a simulated system.
@@ -181,13 +189,12 @@ impl Mapping {
 
     /// Access to the pages of `part`, run by run.
     fn runs(&self, part: AddrRange) -> impl Iterator<Item = Protection> {
-        self.access
-            .iter()
-            .enumerate()
-            .filter_map(move |(index, (start, access))| {
-                let next = self.access.get(index + 1);
-                let end = next.map_or(self.range.end(), |(next, _)| *next);
-                (*start < part.end() && part.start() < end).then_some(*access)
+        let starts = std::iter::once((self.range.start(), self.first)).chain(self.later.clone());
+        let ends = self.later.iter().map(|(start, _)| *start);
+        starts
+            .zip(ends.chain([self.range.end()]))
+            .filter_map(move |((start, access), end)| {
+                (start < part.end() && part.start() < end).then_some(access)
             })
     }
 }

@@ -33,11 +33,14 @@ pub mod space;
 pub mod statistics;
 
 mod biased;
+#[cfg(all(test, target_os = "linux"))]
+mod biased_test;
 mod claim;
 mod containers;
 mod exact;
 mod fork;
 mod heap;
+mod hole;
 mod lock;
 mod own;
 mod pages;
@@ -59,4 +62,4 @@ pub use raw::Owned;
 pub use reach::Reach;
 pub use snapshot::{SnapshotRegion, Use};
 pub use space::Kind;
-pub use statistics::Statistics;
+pub use statistics::{KindCount, Statistics};

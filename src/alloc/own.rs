@@ -211,6 +211,7 @@ impl LowAllocator {
         let request = MapRequest {
             reach,
             protection: Protection::None,
+            kind: Kind::Reservation,
             ..MapRequest::new(bytes)
         };
         self.with_trim(|| self.map(&request))

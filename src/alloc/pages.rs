@@ -15,6 +15,7 @@ use std::sync::Arc;
 use low2g_platform::{AddrRange, ClaimError, Holder, Platform, PlatformError, Region};
 
 use crate::alloc::error::AllocError;
+use crate::alloc::hole::KeepHole;
 use crate::alloc::lock::SpinLock;
 use crate::alloc::random::Random;
 use crate::alloc::space::{Owner, Space};
@@ -22,7 +23,7 @@ use crate::alloc::statistics::Statistics;
 
 /// Surveys are repeated after this many claims, or as many as there are taken
 /// ranges if that is more: their cost stays a constant part of the claims'.
-const SURVEY_LIFETIME: usize = 64;
+const SURVEY_LIFETIME: usize = 256;
 
 /// Refused releases that are tried again after one that succeeds.
 const RETRIES: usize = 8;
@@ -30,14 +31,23 @@ const RETRIES: usize = 8;
 /// Windows whose surveys are remembered.
 const SURVEYED_WINDOWS: usize = 16;
 
+/// Bytes kept clear for what grows, where the platform's own choice is not wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rooms {
+    /// Above brk.
+    pub(crate) brk: Option<u64>,
+    /// Below the main stack.
+    pub(crate) stack: Option<u64>,
+}
+
 /// The page-level allocator that all tiers share.
 #[derive(Debug)]
 pub(crate) struct Pages {
     pub(crate) platform: Arc<dyn Platform>,
-    /// Bytes kept clear above brk, if the platform's own choice is not wanted.
-    brk_room: Option<u64>,
+    rooms: Rooms,
     /// Bytes of mappings that may be held.
     byte_limit: u64,
+    pub(crate) keep_hole: Option<KeepHole>,
     pub(crate) state: SpinLock<State>,
 }
 
@@ -49,6 +59,10 @@ pub(crate) struct State {
     pub(crate) statistics: Statistics,
     /// Whether exact claims work: false once the system said that they do not.
     pub(crate) exact: bool,
+    /// See `hole`.
+    pub(crate) hole: Option<AddrRange>,
+    /// Whether the claim that is being made must not avoid any.
+    pub(crate) hole_barred: bool,
     surveyed: Vec<Surveyed>,
     /// Ranges that the system refused to take back: inaccessible, tried again, a few at each release
     /// and all at each survey.
@@ -67,21 +81,25 @@ struct Surveyed {
 impl Pages {
     pub(crate) fn new(
         platform: Arc<dyn Platform>,
-        brk_room: Option<u64>,
+        rooms: Rooms,
         seed: Option<u64>,
         byte_limit: u64,
+        keep_hole: Option<KeepHole>,
     ) -> Self {
         let random = Random::new(&*platform, seed);
         let exact = platform.config().capabilities.exact_claims;
         Self {
             platform,
-            brk_room,
+            rooms,
             byte_limit,
+            keep_hole,
             state: SpinLock::new(State {
                 space: Space::default(),
                 random,
                 statistics: Statistics::default(),
                 exact,
+                hole: None,
+                hole_barred: false,
                 surveyed: Vec::new(),
                 stuck: VecDeque::new(),
                 regions: Vec::new(),
@@ -141,15 +159,15 @@ impl Pages {
         regions.clear();
         let result = self.platform.survey(window, &mut regions);
         if result.is_ok() {
-            let brk = self
-                .brk_room
-                .and_then(|room| own_brk_room(&mut regions, room));
+            let rooms = self.rooms.replace(&mut regions);
             let found = regions.iter().map(|region| match region.holder {
                 Holder::Brk | Holder::Stack => (region.range, Owner::Room),
                 _ => (region.range, Owner::Others),
             });
-            let room = brk.map(|room| (room, Owner::Room));
-            state.space.replace_others(window, found.chain(room));
+            let rooms = rooms.into_iter().flatten();
+            let rooms = rooms.map(|room| (room, Owner::Room));
+            self.forget_hole(state, window);
+            state.space.replace_others(window, found.chain(rooms));
             state.surveyed.retain(|old| !window.encloses(old.window));
             if state.surveyed.len() == SURVEYED_WINDOWS {
                 state.surveyed.remove(0);
@@ -158,6 +176,12 @@ impl Pages {
                 window,
                 claims_since: 0,
             });
+            if self
+                .keep_hole
+                .is_some_and(|keep| window.encloses(keep.window))
+            {
+                self.draw_hole(state);
+            }
         }
         state.regions = regions;
         result
@@ -234,15 +258,25 @@ impl Drop for Pages {
     }
 }
 
-/// Replaces the platform's room above brk by `room` bytes; `None` if there is no brk in the window.
-fn own_brk_room(regions: &mut Vec<Region>, room: u64) -> Option<AddrRange> {
-    let brk = regions
-        .iter()
-        .find(|region| region.holder == Holder::Brk)?
-        .range
-        .start();
-    regions.retain(|region| region.holder != Holder::Brk);
-    AddrRange::at(brk, room)
+impl Rooms {
+    /// Takes the platform's rooms out of `regions` where there is another choice; gives those.
+    fn replace(self, regions: &mut Vec<Region>) -> [Option<AddrRange>; 2] {
+        let mut take = |holder| {
+            let is_it = |region: &Region| region.holder == holder;
+            let range = regions.iter().find(|region| is_it(region))?.range;
+            regions.retain(|region| !is_it(region));
+            Some(range)
+        };
+        let brk = self.brk.and_then(|room| {
+            let start = take(Holder::Brk)?.start();
+            AddrRange::at(start, room)
+        });
+        let stack = self.stack.and_then(|room| {
+            let end = take(Holder::Stack)?.end();
+            AddrRange::new(end.saturating_sub(room), end)
+        });
+        [brk, stack]
+    }
 }
 
 /// The error for a claim that other addresses will not help; `None` for a collision.

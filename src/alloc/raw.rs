@@ -183,7 +183,7 @@ impl LowAllocator {
                 kind: owned.kind,
                 in_use: true,
             }),
-            Owner::Others | Owner::Room => None,
+            Owner::Others | Owner::Room | Owner::Hole => None,
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn take(pages: &Pages, within: AddrRange) -> Result<Vec<SnapshotRegio
         .taken_in(within)
         .filter_map(|(range, owner)| match owner {
             Owner::Ours(owned) => Some((range, owned.clone())),
-            Owner::Others | Owner::Room => None,
+            Owner::Others | Owner::Room | Owner::Hole => None,
         })
         .collect();
     let mut out = Vec::new();
@@ -155,6 +155,7 @@ fn ours(kind: Kind) -> &'static str {
     match kind {
         Kind::Section => "low2g: section",
         Kind::Block => "low2g: block",
+        Kind::Reservation => "low2g: reservation",
         Kind::Arena => "low2g: data arena",
         Kind::CodeArena => "low2g: code arena",
         Kind::WriteView => "low2g: write view",

@@ -26,12 +26,26 @@ pub enum Kind {
     Section,
     /// A block of data with a mapping of its own.
     Block,
+    /// Address space to be filled later.
+    Reservation,
     /// Many small blocks of data.
     Arena,
     /// Many small functions: the view that executes.
     CodeArena,
     /// The view through which code is written.
     WriteView,
+}
+
+impl Kind {
+    /// All kinds, in the order of [`Statistics::kinds`](crate::alloc::Statistics).
+    pub const ALL: [Self; 6] = [
+        Self::Section,
+        Self::Block,
+        Self::Reservation,
+        Self::Arena,
+        Self::CodeArena,
+        Self::WriteView,
+    ];
 }
 
 /// A range of ours.
@@ -49,6 +63,8 @@ pub(crate) enum Owner {
     Others,
     /// Nobody, but brk or a stack is to grow there.
     Room,
+    /// Nobody, but it is kept free for a large block.
+    Hole,
 }
 
 #[derive(Debug)]
@@ -62,7 +78,7 @@ struct Taken {
 pub(crate) struct Shape {
     /// Bytes, not 0.
     pub(crate) size: u64,
-    /// Bytes between possible starts: the alignment or the system's granularity, whichever is larger.
+    /// Bytes between possible starts, a power of two: the alignment or the system's granularity, whichever is larger.
     pub(crate) step: u64,
     /// Where every byte must lie.
     pub(crate) window: AddrRange,
@@ -79,12 +95,14 @@ impl Shape {
     /// Number of possible starts in `gap`.
     pub(crate) fn starts_in(self, gap: AddrRange) -> u64 {
         match self.first_in(gap) {
-            Some(first) => (gap.end() - self.size - first) / self.step + 1,
+            // A power of two: a shift instead of a division.
+            Some(first) => ((gap.end() - self.size - first) >> self.step.trailing_zeros()) + 1,
             None => 0,
         }
     }
 
     /// Possible starts in the part of `gap` that lies in the window.
+    #[inline]
     fn clipped_starts(self, gap: AddrRange) -> u64 {
         gap.intersection(self.window)
             .map_or(0, |gap| self.starts_in(gap))
@@ -143,21 +161,21 @@ impl Space {
             .map(|(start, taken)| (whole(*start, taken.end), &taken.owner))
     }
 
-    /// The free gaps of `range`, ascending, none empty.
-    pub(crate) fn gaps(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> {
-        let bounds = self
+    /// The stretches of `range` that nobody holds, ascending, none empty: the gaps, and what is kept
+    /// free joins those around it.
+    pub(crate) fn holes(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> {
+        let held = self
             .taken_in(range)
-            .map(|(taken, _)| (taken.start(), taken.end()));
-        let sentinel = std::iter::once((range.end(), range.end()));
-        let mut cursor = range.start();
-        bounds.chain(sentinel).filter_map(move |(start, end)| {
-            let gap = AddrRange::new(cursor, start).filter(|gap| !gap.is_empty());
-            cursor = cursor.max(end);
-            gap
-        })
+            .filter(|(_, owner)| !matches!(owner, Owner::Hole));
+        between(range, held.map(|(taken, _)| taken))
     }
 
-    /// The gap that `range`, which is free, lies in.
+    /// The free gaps of `range`, ascending, none empty.
+    pub(crate) fn gaps(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> {
+        between(range, self.taken_in(range).map(|(taken, _)| taken))
+    }
+
+    /// The gap that `range` lies in, if it is free; else one that does not enclose it.
     fn gap_around(&self, range: AddrRange) -> AddrRange {
         let before = self.taken.range(..range.start()).next_back();
         let after = self.taken.range(range.start()..).next();
@@ -169,11 +187,9 @@ impl Space {
 
     /// Marks `range`, which is free, as taken.
     pub(crate) fn insert(&mut self, range: AddrRange, owner: Owner) {
-        assert!(
-            !range.is_empty() && self.is_free(range),
-            "{range} is not free to be taken"
-        );
+        assert!(!range.is_empty(), "{range} is not free to be taken");
         let gap = self.gap_around(range);
+        assert!(gap.encloses(range), "{range} is not free to be taken");
         let (left, right) = (
             whole(gap.start(), range.start()),
             whole(range.end(), gap.end()),
@@ -208,7 +224,7 @@ impl Space {
     pub(crate) fn forget_others(&mut self, range: AddrRange) {
         let others: Vec<u64> = self
             .taken_in(range)
-            .filter(|(_, owner)| !matches!(owner, Owner::Ours(_)))
+            .filter(|(_, owner)| matches!(owner, Owner::Others | Owner::Room))
             .map(|(taken, _)| taken.start())
             .collect();
         for start in others {
@@ -299,6 +315,21 @@ impl Space {
         self.counted[self.oldest] = counted;
         self.oldest
     }
+}
+
+/// What of `range` lies between those of `taken`, which ascend; none empty.
+fn between(
+    range: AddrRange,
+    taken: impl Iterator<Item = AddrRange>,
+) -> impl Iterator<Item = AddrRange> {
+    let bounds = taken.map(|taken| (taken.start(), taken.end()));
+    let sentinel = std::iter::once((range.end(), range.end()));
+    let mut cursor = range.start();
+    bounds.chain(sentinel).filter_map(move |(start, end)| {
+        let gap = AddrRange::new(cursor, start).filter(|gap| !gap.is_empty());
+        cursor = cursor.max(end);
+        gap
+    })
 }
 
 /// A range whose ends are known to be in order.

@@ -1,6 +1,6 @@
-//! What the lock is built from: the standard library's atomics and cell, under the names that
-//! loom's have, so that `tests/loom.rs` can compile `lock.rs` against loom's and try every
-//! interleaving.
+//! What the locks are built from: the standard library's atomics and cell, under the names that
+//! loom's have, so that `tests/loom.rs` can compile `lock.rs` and `biased.rs` against loom's and try
+//! every interleaving.
 
 pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -8,8 +8,26 @@ pub(crate) use std::thread::yield_now;
 
 use std::time::Duration;
 
+use low2g_platform::Platform;
+
 /// Rounds of waiting before the processor is yielded.
 pub(crate) const SPINS: u32 = 60;
+
+/// Times in a row that a thread takes a lock before it owns it: a thousand locked instructions
+/// cost as much as a barrier.
+pub(crate) const STREAK: u32 = 1024;
+
+/// What makes stores of other threads visible that they have made.
+pub(crate) trait Barrier {
+    /// Has every core that runs a thread of this process finish its stores; says whether it did.
+    fn on_every_core(&self) -> bool;
+}
+
+impl Barrier for dyn Platform + '_ {
+    fn on_every_core(&self) -> bool {
+        self.serialize_cores()
+    }
+}
 
 /// A value that is reached through pointers.
 #[derive(Debug)]
@@ -74,6 +92,11 @@ pub(crate) fn thread_token() -> usize {
 /// Gives the processor up for a moment, also to threads of lower priority.
 pub(crate) fn rest() {
     std::thread::sleep(Duration::from_micros(50));
+}
+
+/// Waits for longer than any core keeps a store to itself.
+pub(crate) fn outwait_stores() {
+    std::thread::sleep(Duration::from_millis(10));
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ pub struct low2g_owned {
 /// An allocator. `options` is NULL or `key=value` pairs joined by commas, in the command line's words:
 /// `placement=randomized|first-fit|kernel`, `reach=2g|2g-full|4g|near:0xADDR|0xSTART-0xEND`, `seed=N`,
 /// `min-entropy=BITS`, `min-conditional-entropy=BITS`, `preset=bare|default|hardened`,
-/// `floor=ADDR`, `byte-limit=N`, `guards=yes|no`, `seal-code=yes|no`.
+/// `floor=ADDR`, `byte-limit=N`, `keep-hole=N`, `guards=yes|no`, `seal-code=yes|no`.
 ///
 /// Returns NULL on failure; then `*error`, if `error` is not NULL, is a text to `free`.
 #[unsafe(no_mangle)]

@@ -154,3 +154,66 @@ macro_rules! kind {
     };
 }
 pub(super) use kind;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[derive(Debug)]
+    struct Thing(u32);
+    kind!(Thing, "thing", b"testThng");
+
+    #[derive(Debug)]
+    struct Other;
+    kind!(Other, "other", b"testOthr");
+
+    fn status<T: std::fmt::Debug>(result: Result<T, Failure>) -> low2g_status {
+        result.expect_err("a bad handle").status
+    }
+
+    #[test]
+    fn freed_and_foreign_handles_are_told_and_memory_is_bounded() {
+        let mut places = HashSet::new();
+        let mut freed = Vec::new();
+        for number in 0..2000 {
+            let handle = give(Thing(number));
+            places.insert(handle);
+            // SAFETY: `give` made it, and it is in use.
+            assert_eq!(unsafe { get(handle) }.expect("in use").0, number);
+            // SAFETY: a handle of another kind.
+            let other = unsafe { get(handle.cast_const().cast::<Handle<Other>>()) };
+            assert_eq!(status(other), low2g_status::InvalidHandle);
+            // SAFETY: nobody uses it.
+            assert_eq!(unsafe { take(handle) }.expect("in use").0, number);
+            freed.push(handle);
+            // The latest ones are known to be freed.
+            for &handle in freed.iter().rev().take(WAITING) {
+                // SAFETY: `give` made it.
+                let result = unsafe { get(handle) };
+                assert_eq!(status(result), low2g_status::InvalidHandle);
+            }
+        }
+        assert!(places.len() <= WAITING + 2, "{} places", places.len());
+        // SAFETY: NULL.
+        let null = unsafe { get::<Thing>(std::ptr::null()) };
+        assert_eq!(status(null), low2g_status::InvalidArgument);
+    }
+
+    #[test]
+    fn of_several_frees_one_succeeds() {
+        for _ in 0..200 {
+            let place = give(Other).expose_provenance();
+            let free = || {
+                let handle = std::ptr::with_exposed_provenance::<Handle<Other>>(place);
+                // SAFETY: `give` made it, and nobody uses the value.
+                unsafe { take(handle) }.is_ok()
+            };
+            let freed = std::thread::scope(|scope| {
+                let threads = [(); 3].map(|()| scope.spawn(free));
+                threads.map(|thread| thread.join().expect("no panic"))
+            });
+            assert_eq!(freed.iter().filter(|freed| **freed).count(), 1);
+        }
+    }
+}

@@ -64,7 +64,7 @@ pub unsafe extern "C" fn low2g_session_begin(
 }
 
 /// Tells `visitor` of the symbols that the link defines, but for thread-local variables and ifuncs, which
-/// have no address yet. It must not use the link.
+/// have no address yet.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn low2g_link_symbols(
     link: *const low2g_link,

@@ -100,12 +100,14 @@ pub(super) fn allocator(options: &str) -> Result<LowAllocator, Failure> {
             "min-conditional-entropy" => builder.min_conditional_entropy(value(key, text)?),
             "floor" => builder.floor(number(key, text)?),
             "byte-limit" => builder.byte_limit(number(key, text)?),
+            "keep-hole" => builder.keep_hole(number(key, text)?),
             "guards" => builder.guards(yes_or_no(key, text)?),
             "seal-code" => builder.seal_code(yes_or_no(key, text)?),
             _ => {
                 return Err(Failure::invalid(format!(
                     "option {key} of an allocator is none of placement, reach, seed, min-entropy, \
-                     min-conditional-entropy, preset, floor, byte-limit, guards, seal-code"
+                     min-conditional-entropy, preset, floor, byte-limit, keep-hole, guards, \
+                     seal-code"
                 )));
             }
         };

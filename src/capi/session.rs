@@ -17,7 +17,7 @@ use super::status::{Failure, guard, guard_status, low2g_status};
 use super::symbol::{Callback, low2g_resolver};
 
 /// Loads objects into low memory. Modules loaded in one session see each other's symbols. Several
-/// threads may use one at the same time.
+/// threads may use one at the same time; what one adds is loaded by whichever loads next.
 pub type low2g_session = Handle<Shared>;
 
 /// What a `low2g_session` points to; a load keeps it while it runs.

@@ -147,8 +147,9 @@ impl From<SessionError> for Failure {
 }
 
 thread_local! {
-    static LAST: RefCell<(low2g_status, CString)> =
-        RefCell::new((low2g_status::Ok, CString::default()));
+    /// How the latest call ended; a text if it failed.
+    static LAST: RefCell<(low2g_status, Option<CString>)> =
+        const { RefCell::new((low2g_status::Ok, None)) };
 }
 
 /// Runs `call`; notes and tells how it ended. `error` is NULL or takes a malloc'ed text.
@@ -161,14 +162,11 @@ pub(super) fn guard<T>(
         Err(Failure::new(low2g_status::Internal, text))
     });
     let (status, text) = match &result {
-        Ok(_) => (low2g_status::Ok, CString::default()),
-        Err(failure) => (failure.status, c_text(&failure.text)),
+        Ok(_) => (low2g_status::Ok, None),
+        Err(failure) => (failure.status, Some(c_text(&failure.text))),
     };
     if !error.is_null() {
-        let copy = match status {
-            low2g_status::Ok => std::ptr::null_mut(),
-            _ => malloc_text(&text),
-        };
+        let copy = text.as_deref().map_or(std::ptr::null_mut(), malloc_text);
         // SAFETY: writing needs a place for a pointer: a caller's `error` is one if it is not NULL.
         unsafe { error.write(copy) };
     }
@@ -223,8 +221,11 @@ pub extern "C" fn low2g_last_status() -> low2g_status {
 /// of a function of this header.
 #[unsafe(no_mangle)]
 pub extern "C" fn low2g_last_error() -> *const c_char {
-    LAST.try_with(|last| last.borrow().1.as_ptr())
-        .unwrap_or(c"".as_ptr())
+    let text = |last: &RefCell<(low2g_status, Option<CString>)>| {
+        let last = last.borrow();
+        last.1.as_deref().map_or(c"".as_ptr(), CStr::as_ptr)
+    };
+    LAST.try_with(text).unwrap_or(c"".as_ptr())
 }
 
 /// The version of the library: "MAJOR.MINOR.PATCH". Never freed.
@@ -232,4 +233,28 @@ pub extern "C" fn low2g_last_error() -> *const c_char {
 pub extern "C" fn low2g_version() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
     VERSION.as_ptr().cast()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_code_and_a_text() {
+        let mut error = std::ptr::null_mut();
+        let status = guard_status(&raw mut error, || panic!("so {} it", "be"));
+        assert_eq!(status, low2g_status::Internal);
+        assert_eq!(low2g_last_status(), low2g_status::Internal);
+        // SAFETY: from_ptr needs a string: the guard made one.
+        let text = unsafe { CStr::from_ptr(error) }.to_owned();
+        assert_eq!(text.as_c_str(), c"a mistake inside low2g: so be it");
+        // SAFETY: free needs a block of malloc: the guard's.
+        unsafe { libc::free(error.cast()) };
+        // SAFETY: from_ptr needs a string: this thread's last error, before its next call.
+        let last = unsafe { CStr::from_ptr(low2g_last_error()) };
+        assert_eq!(last, text.as_c_str());
+
+        assert_eq!(guard_status(&raw mut error, || Ok(())), low2g_status::Ok);
+        assert!(error.is_null());
+    }
 }

@@ -33,6 +33,7 @@ const fn kind_of(usage: Use) -> &'static str {
     match usage {
         Use::Free => "free",
         Use::Ours(Kind::Section | Kind::Block) => "section",
+        Use::Ours(Kind::Reservation) => "reserved",
         Use::Ours(Kind::Arena | Kind::CodeArena | Kind::WriteView) => "arena",
         Use::Held(Holder::Executable) => "exe",
         Use::Held(Holder::Brk) => "brk",

@@ -19,7 +19,7 @@ use crate::alloc::LowAllocator;
 use crate::place::{CodeModel, SectionKind};
 
 use super::error::JitError;
-use super::model::{Relocations, check_reach};
+use super::model::Relocations;
 use super::round::{RoundMemory, RoundRegion};
 
 /// Section memory for one MCJIT engine, or for one object of an ORC layer; a layer itself has one as
@@ -83,14 +83,6 @@ impl SectionMemory {
                 stand_ins: Vec::new(),
             }),
         }
-    }
-
-    /// Checks that the allocator serves the model.
-    ///
-    /// # Errors
-    /// As [`check_reach`].
-    pub fn check(&self) -> Result<(), JitError> {
-        check_reach(&self.allocator, self.model, self.relocations)
     }
 
     /// A section of `size` bytes at a multiple of `align`, writable until it is finalized. LLVM asks

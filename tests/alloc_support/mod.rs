@@ -31,6 +31,7 @@ pub fn simulated(options: SimOptions) -> Sim {
 pub fn allocator(sim: &Sim, placement: Placement) -> LowAllocator {
     LowAllocator::builder()
         .bare()
+        .keep_hole(0)
         .platform(Arc::clone(sim) as _)
         .placement(placement)
         .build()

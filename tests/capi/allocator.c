@@ -88,7 +88,7 @@ static void bad_options(void)
     refuses("reach=0x1000-0x2000", LOW2G_STATUS_INVALID_ARGUMENT, "no usable address");
     refuses("\xff", LOW2G_STATUS_INVALID_ARGUMENT, "not UTF-8");
     low2g_allocator *low = low2g_allocator_new(
-        " preset=hardened , placement=first-fit,reach=4g,guards=yes,,byte-limit=0x1000000", &error);
+        " preset=hardened , placement=first-fit,reach=4g,guards=yes,,byte-limit=0x1000000,keep-hole=65536", &error);
     CHECK(low != NULL && error == NULL);
     CHECK(low2g_data_allocate(low, 32 << 20, 16, &error) == NULL);
     CHECK(low2g_last_status() == LOW2G_STATUS_NO_MEMORY);

@@ -180,6 +180,49 @@ static void weak(low2g_session *session, const char *object)
     CHECK(low2g_link_abandon(NULL, &error) == LOW2G_STATUS_OK);
 }
 
+/* A file's bytes. */
+static void *contents(const char *path, size_t *size)
+{
+    FILE *file = fopen(path, "rb");
+    CHECK(file != NULL && fseek(file, 0, SEEK_END) == 0);
+    *size = (size_t)ftell(file);
+    rewind(file);
+    void *bytes = malloc(*size);
+    CHECK(bytes != NULL && fread(bytes, 1, *size, file) == *size);
+    fclose(file);
+    return bytes;
+}
+
+/* An object and an archive from memory; of the archive only what is needed. */
+static void from_memory(low2g_allocator *low, const char *object, const char *archive)
+{
+    low2g_session *session = low2g_session_new(low, "entry=twice", &error);
+    CHECK(low2g_session_define_function(session, "host_add", (void *)(uintptr_t)host_add, NULL) ==
+          LOW2G_STATUS_OK);
+    CHECK(low2g_session_define_data(session, "host_table", host_table, sizeof host_table, NULL) ==
+          LOW2G_STATUS_OK);
+    CHECK(low2g_session_define_function(session, "answered", (void *)(uintptr_t)answered, NULL) ==
+          LOW2G_STATUS_OK);
+    size_t size = 0;
+    void *bytes = contents(object, &size);
+    CHECK(low2g_session_add_memory(session, "module.o", bytes, size, &error) == LOW2G_STATUS_OK);
+    free(bytes);
+    bytes = contents(archive, &size);
+    CHECK(low2g_session_add_memory(session, "lib.a", bytes, size, &error) == LOW2G_STATUS_OK);
+    free(bytes);
+    low2g_module *module = load(session);
+    CHECK(call(module, "twice", 2) == 2 * 14 + 5);
+    CHECK(low2g_module_unload(module, &error) == LOW2G_STATUS_OK);
+
+    /* Half of an archive is an error, not a crash. */
+    bytes = contents(archive, &size);
+    CHECK(low2g_session_add_memory(session, "half.a", bytes, size / 2, &error) == LOW2G_STATUS_OK);
+    free(bytes);
+    module = NULL;
+    FAILS(low2g_session_load(session, &module, &error), LOW2G_STATUS_LINK, "half.a");
+    CHECK(module == NULL && low2g_session_free(session) == LOW2G_STATUS_OK);
+}
+
 static void misuse(low2g_session *session)
 {
     low2g_module *module = NULL;
@@ -205,7 +248,7 @@ static void misuse(low2g_session *session)
 
 int main(int argc, char **argv)
 {
-    CHECK(argc == 3);
+    CHECK(argc == 4);
     low2g_allocator *low = low2g_allocator_new("placement=randomized", &error);
     CHECK(low != NULL);
     low2g_session *session = low2g_session_new(low, "model=small,relax=all", &error);
@@ -243,6 +286,8 @@ int main(int argc, char **argv)
     CHECK(call(second, "twice", 1) == 2 * 4 + 5);
     CHECK(low2g_module_unload(second, &error) == LOW2G_STATUS_OK);
     CHECK(removed == 2);
+    from_memory(low, argv[1], argv[3]);
+    CHECK(removed == 3);
 
     CHECK(low2g_allocator_trim(low, &error) == LOW2G_STATUS_OK);
     struct low2g_statistics counted;

@@ -40,14 +40,18 @@ pub(crate) enum Library {
     Shared,
 }
 
+/// Where cargo put the libraries: beside the test.
+pub(crate) fn built() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    test.parent().expect("a file lies in a folder").to_owned()
+}
+
 impl Library {
     pub(crate) const BOTH: [Self; 2] = [Self::Static, Self::Shared];
 
     /// What follows the sources on the compiler's command line.
     pub(crate) fn flags(self) -> Vec<String> {
-        // cargo put the libraries beside the test.
-        let test = std::env::current_exe().expect("the test's own path");
-        let folder = test.parent().expect("a file lies in a folder");
+        let folder = built();
         let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
         let mut flags = match self {
             Self::Static => vec![path("liblow2g.a")],
@@ -61,7 +65,7 @@ impl Library {
     }
 }
 
-/// Builds `source` of tests/capi with every warning an error.
+/// Builds `source` of tests/capi, or another by its path, with every warning an error.
 pub(crate) fn build(
     compiler: &str,
     source: &str,
@@ -69,11 +73,14 @@ pub(crate) fn build(
     folder: &Path,
     flags: &[&str],
 ) -> PathBuf {
-    let program = folder.join(format!("{source}-{library:?}"));
+    let program = folder.join(format!("{}-{library:?}", source.replace('/', "-")));
     let mut command = Command::new(compiler);
     command.args(["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]);
     command.arg("-I").arg(root().join("include"));
-    command.arg(root().join("tests/capi").join(source));
+    command.arg(match source.contains('/') {
+        true => root().join(source),
+        false => root().join("tests/capi").join(source),
+    });
     command
         .args(flags)
         .args(library.flags())
@@ -98,12 +105,31 @@ pub(crate) fn succeed(command: &mut Command) -> Output {
     output
 }
 
-/// Compiles a C source of tests/capi to an object of the small static model.
+/// Compiles a source of tests/capi to an object of the small static model.
 pub(crate) fn object(source: &str, folder: &Path) -> PathBuf {
     let object = folder.join(format!("{source}.o"));
-    let mut command = Command::new("cc");
+    let compiler = match source.ends_with(".cpp") {
+        true => "c++",
+        false => "cc",
+    };
+    let mut command = Command::new(compiler);
     command.args(["-O2", "-fno-pic", "-fno-pie", "-mcmodel=small", "-c"]);
     command.arg(root().join("tests/capi").join(source));
     succeed(command.arg("-o").arg(&object));
     object
+}
+
+/// Runs a program under valgrind, which must find nothing.
+pub(crate) fn under_valgrind(program: &Path, arguments: &[PathBuf], leaks: bool) {
+    if require(self::program("valgrind")).is_none() {
+        return;
+    }
+    let mut command = Command::new("valgrind");
+    command.env("UNDER_VALGRIND", "1");
+    command.args(["--error-exitcode=97", "--errors-for-leak-kinds=definite"]);
+    command.arg(match leaks {
+        true => "--leak-check=full",
+        false => "--leak-check=no",
+    });
+    succeed(command.arg("--quiet").arg(program).args(arguments));
 }

@@ -4,10 +4,11 @@
 
 mod fork_support;
 
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fork_support::{Child, fork};
-use low2g::alloc::{Builder, LowAllocator, LowGlobal, Placement};
+use low2g::alloc::{Builder, LowAllocator, LowGlobal, Placement, PublishedCode};
 
 /// All that this program allocates is low, so what a child does between its fork and its end is too.
 #[global_allocator]
@@ -114,5 +115,55 @@ fn parent_and_children_draw_other_addresses() {
                 assert!(same <= 4, "{same} of 60 addresses are equal");
             }
         }
+    }
+}
+
+/// Code that returns `number`: `mov eax, number; ret`.
+fn function(low: &LowAllocator, number: u32) -> PublishedCode {
+    let mut code = low.allocate_code(16, 16).expect("room");
+    let bytes = code.working_mem();
+    bytes[0] = 0xb8;
+    bytes[1..5].copy_from_slice(&number.to_le_bytes());
+    bytes[5] = 0xc3;
+    code.publish().expect("code of this process")
+}
+
+/// Calls what [`function`] made.
+fn call(addr: u64) -> u32 {
+    let addr = usize::try_from(addr).expect("an address");
+    let start = std::ptr::with_exposed_provenance::<()>(addr);
+    // SAFETY: transmute needs a value of the type: a function that takes nothing and returns a
+    // number in eax starts here.
+    let run: extern "C" fn() -> u32 = unsafe { std::mem::transmute(start) };
+    run()
+}
+
+#[test]
+fn a_child_runs_what_its_parent_frees_and_allocates_again() {
+    for low in [LowAllocator::builder().bare(), LowAllocator::builder()].map(build) {
+        beside_threads(&low, || {
+            let functions: Vec<_> = (0..200).map(|number| function(&low, number)).collect();
+            let addrs: Vec<u64> = functions.iter().map(PublishedCode::exec_addr).collect();
+            let (mut freed, mut tell) = std::io::pipe().expect("a pipe");
+            let child = fork(|_| {
+                freed.read_exact(&mut [0]).expect("the parent's word");
+                let own = function(&low, 7_000);
+                assert!(!addrs.contains(&own.exec_addr()));
+                call(own.exec_addr()) == 7_000
+                    && (0..200)
+                        .zip(&addrs)
+                        .all(|(number, &addr)| call(addr) == number)
+            });
+            drop(functions);
+            let later: Vec<_> = (1_000..3_000)
+                .map(|number| function(&low, number))
+                .collect();
+            for (number, code) in (1_000..).zip(&later) {
+                assert!(!addrs.contains(&code.exec_addr()), "a slot of the child's");
+                assert_eq!(call(code.exec_addr()), number);
+            }
+            tell.write_all(&[1]).expect("a pipe");
+            child.succeeds();
+        });
     }
 }

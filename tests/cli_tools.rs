@@ -144,7 +144,9 @@ fn doctor_says_when_low_memory_cannot_be_had() {
         }
     }
     let limits = (0..256).map(|step| works - 16 * step);
-    let seen = limits.map(run).find(|output| output.status.code() == Some(3));
+    let seen = limits
+        .map(run)
+        .find(|output| output.status.code() == Some(3));
     let output = seen.expect("some limit leaves the tool running and nothing to claim");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let checks = document["checks"].as_array().expect("an array");

@@ -3,8 +3,8 @@
 use std::ffi::CString;
 
 use super::Visibility;
-pub(crate) use super::elf::{LoadedObject, MemoryFile, each_object, environment, symbol};
-pub(crate) use super::unix::{at_exit, close, default_signals, exit_calls, open};
+pub(crate) use super::elf::{LoadedObject, MemoryFile, each_object, environment, open, symbol};
+pub(crate) use super::unix::{at_exit, close, default_signals, exit_calls};
 
 impl MemoryFile {
     /// A path that names it while it is open, another one for every `serial`: dynamic linkers

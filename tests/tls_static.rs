@@ -78,3 +78,16 @@ fn a_static_program_opens_no_libraries() {
         "{said}"
     );
 }
+
+/// What glibc before 2.33 has in its static part alone: here no dynamic linker finds it either.
+#[test]
+fn functions_that_the_program_alone_has() {
+    let Some(tool) = tool() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let source = folder.path().join("stat.c");
+    let text = "#include <sys/stat.h>\nint main(void) { struct stat s, t; return stat(\"/\", &s) == 0 && lstat(\"/\", &t) == 0 && S_ISDIR(s.st_mode) && s.st_ino == t.st_ino ? 42 : 1; }";
+    std::fs::write(&source, text).expect("the folder is ours");
+    let object = support::build::object(&source, &["-O1".to_owned(), "-fno-pic".to_owned()]);
+    let (code, said) = run(&tool, &[], &object);
+    assert_eq!(code, Some(42), "{said}");
+}

@@ -119,3 +119,34 @@ fn the_kernel_code_model_is_refused_by_name() {
         "{said}"
     );
 }
+
+/// `SHF_X86_64_LARGE`: anywhere under the medium model, within reach of small code under the small.
+#[test]
+fn large_sections_of_the_medium_model() {
+    let source = "extern int printf(const char *, ...);\n\
+                  char filled[200000] = {1}; static char zeroed[200000]; int little = 5;\n\
+                  int main(void) {\n\
+                    filled[199999] = 7; zeroed[199999] = 9;\n\
+                    printf(\"%p %p %p %d\", filled, zeroed, &little, filled[199999] + zeroed[199999]);\n\
+                    return 0;\n\
+                  }";
+    let folder = Folder::new();
+    for (name, pic) in [("fixed", "-fno-pic"), ("pic", "-fPIC")] {
+        let flags = ["-O1", "-mcmodel=medium", pic];
+        let object = folder.compile(&format!("{name}.c"), source, &flags);
+        for (model, high) in [("medium", true), ("small", false)] {
+            let ended = output(low2g("run").args(["--model", model]).arg(&object));
+            assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+            let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+            let words: Vec<&str> = text.split(' ').collect();
+            let addr = |word: &str| {
+                u64::from_str_radix(word.trim_start_matches("0x"), 16).expect("an address")
+            };
+            assert_eq!(words[3], "16", "{text}");
+            assert!(addr(words[2]) < 1 << 31, "{name}, {model}: {text}");
+            for large in &words[..2] {
+                assert_eq!(addr(large) >= 1 << 32, high, "{name}, {model}: {text}");
+            }
+        }
+    }
+}

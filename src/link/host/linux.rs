@@ -82,11 +82,8 @@ mod tests {
             let stat = unsafe { std::mem::transmute::<*const (), Stat>(addr) };
             let mut found = std::mem::MaybeUninit::<libc::stat>::zeroed();
             // SAFETY: the path ends in NUL, the record is writable.
-            assert_eq!(
-                unsafe { stat(c"/".as_ptr(), found.as_mut_ptr()) },
-                0,
-                "{name}"
-            );
+            let failed = unsafe { stat(c"/".as_ptr(), found.as_mut_ptr()) };
+            assert_eq!(failed, 0, "{name}");
             // SAFETY: the call filled it; all zeros would be valid as well.
             let found = unsafe { found.assume_init() };
             assert_eq!(found.st_mode & libc::S_IFMT, libc::S_IFDIR, "{name}");

@@ -39,8 +39,9 @@ namespace llvm_jit {
 //
 // An object is linked in two steps, so that objects may need each other: its addresses are told to ORC
 // at once, what it needs is looked up through ORC, and when all is there it is relocated, its frames
-// are registered and its .init_array runs. It is unloaded, its .fini_array run, when its resource
-// tracker is removed.
+// are registered and its .init_array runs. It is unloaded when its resource tracker is removed, or the
+// session ends: what it registered with atexit and __cxa_atexit (destructors of static objects) runs
+// then, last first, and its .fini_array, as at dlclose; not yet in LLJIT::deinitialize.
 //
 // A thread-local variable has no one address: the one that ORC has for it is a token for
 // `threadLocal`. Code that names it reaches its own thread's copy, natively, in any model and from
@@ -204,21 +205,29 @@ private:
     // Versions are the dynamic linker's affair.
     if (std::string(Name).find('@') != std::string::npos)
       return;
+    // Exit handlers are bound to the module, so that they run before its code goes.
+    if (isBoundToModule(Name))
+      return;
     if (IsThreadLocal)
       J.NeededThreadLocals.insert(Name);
     // Those of low2g's own, and thread-local ones of the process, need not be ORC's.
     J.Needed[Name] = Weak || IsThreadLocal || isSupplied(Name);
   }
 
-  // What low2g has for each module where ORC has none: bound to the module, or in no shared library.
+  static bool isBoundToModule(const std::string &Name) {
+    static const Names All = {"atexit",         "at_quick_exit",
+                              "pthread_atfork", "__cxa_atexit",
+                              "__cxa_finalize", "__cxa_thread_atexit",
+                              "__dso_handle",   "__cxa_thread_atexit_impl"};
+    return All.count(Name) != 0;
+  }
+
+  // What low2g has where ORC has none: in no shared library.
   static bool isSupplied(const std::string &Name) {
     static const Names All = {
-        "atexit",          "at_quick_exit", "pthread_atfork", "__cxa_atexit",
-        "__cxa_finalize",  "__dso_handle",  "stat",           "fstat",
-        "lstat",           "fstatat",       "stat64",         "fstat64",
-        "lstat64",         "fstatat64",     "mknod",          "mknodat",
-        "__tls_get_addr",  "_GLOBAL_OFFSET_TABLE_",
-        "__cxa_thread_atexit", "__cxa_thread_atexit_impl"};
+        "stat",   "fstat",   "lstat",   "fstatat",        "stat64",
+        "fstat64", "lstat64", "fstatat64", "mknod",        "mknodat",
+        "__tls_get_addr", "_GLOBAL_OFFSET_TABLE_"};
     return All.count(Name) != 0;
   }
 

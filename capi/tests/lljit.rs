@@ -31,7 +31,12 @@ fn run(version: u32, library: Library, kinds: &[&str]) {
     let program = build(&compiler, source, library, folder.path(), &flags);
     for kind in kinds {
         let pic = ["jitlink", "rtdyld-pic"].contains(kind);
-        let more: &[&str] = if *kind == "layer" { &OF_THE_LAYER } else { &[] };
+        let more: &[&str] = match *kind {
+            "layer" => &OF_THE_LAYER,
+            // To be refused.
+            "rtdyld" | "rtdyld-objects" => &OF_THE_LAYER[1..2],
+            _ => &[],
+        };
         let modules: Vec<_> = SOURCES
             .iter()
             .chain(more)

@@ -67,3 +67,22 @@ fn llvm_19() {
     let kinds = ["layer", "jitlink", "rtdyld", "rtdyld-objects", "rtdyld-pic"];
     run(19, Library::Static, &kinds);
 }
+
+#[test]
+fn the_example_runs() {
+    for version in [14, 19] {
+        let Some(llvm) = require(Llvm::find_cpp(version)) else {
+            continue;
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut flags = vec!["-Wno-unused-parameter", "-O0"];
+        flags.extend(llvm.flags.iter().map(String::as_str));
+        let compiler = format!("clang++-{version}");
+        let source = "examples/cpp/orc_layer.cpp";
+        let program = build(&compiler, source, Library::Shared, folder.path(), &flags);
+        let printed = succeed(Command::new("timeout").arg("60").arg(program)).stdout;
+        let printed = String::from_utf8(printed).expect("UTF-8");
+        assert!(printed.starts_with("hello from low memory\n"), "{printed}");
+        assert!(printed.ends_with("returns 2\n"), "{printed}");
+    }
+}

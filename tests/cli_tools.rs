@@ -125,8 +125,8 @@ fn doctor_tells_what_holds() {
 /// Without address space nothing can be had: exit code 3, and the reason is named.
 #[test]
 fn doctor_says_when_low_memory_cannot_be_had() {
-    // The process itself needs some: a limit between its own needs and one more mapping of 64 KiB
-    // is found by trying, since it differs between builds.
+    // The process itself needs some, how much differs between builds: bisection finds the least
+    // limit under which all is well, below which lie those that leave the tool running.
     let run = |kib: u32| {
         let script = format!("ulimit -v {kib} && exec \"$0\" doctor --json");
         let shell = Command::new("sh")
@@ -134,10 +134,19 @@ fn doctor_says_when_low_memory_cannot_be_had() {
             .output();
         shell.expect("sh runs")
     };
-    let seen = (1_000..40_000).step_by(16).find_map(|kib| {
-        let output = run(kib);
-        (output.status.code() == Some(3)).then_some(output)
-    });
+    let (mut fails, mut works) = (1_000_u32, 1_000_000_u32);
+    while works - fails > 16 {
+        let middle = fails.midpoint(works);
+        if run(middle).status.success() {
+            works = middle;
+        } else {
+            fails = middle;
+        }
+    }
+    let limits = (0..256).map(|step| works - 16 * step);
+    let seen = limits
+        .map(run)
+        .find(|output| output.status.code() == Some(3));
     let output = seen.expect("some limit leaves the tool running and nothing to claim");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let checks = document["checks"].as_array().expect("an array");

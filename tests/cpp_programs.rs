@@ -75,6 +75,29 @@ fn same_as_native(name: &str, files: &[&str], stdin: &[u8], code: i32) {
     }
 }
 
+/// What unwinds beyond main finds no caller there, as natively.
+#[test]
+fn programs_end_beyond_main_as_natively() {
+    if require(cpp_compiler()).is_none() {
+        return;
+    }
+    let seed = seed();
+    for (what, way) in WAYS {
+        let mut way = way.to_vec();
+        // A hidden main is an entry all the same.
+        way.push("-fvisibility=hidden");
+        let objects = compile(&["endings.cpp"], &way);
+        let native = build::program("endings", &objects, &["-lstdc++", "-lpthread"]);
+        for how in ["u", "n", "c", "h", "p", "l", "f"] {
+            let native = run(Command::new(&native).arg(how), b"");
+            let paths = objects.iter().map(PathBuf::as_path);
+            let mut low2g = low2g_on("run", seed, &["libstdc++.so.6"], paths);
+            let loaded = run(low2g.args(["--", how]), b"");
+            assert_same(&format!("{how}, {what}, seed {seed}"), &native, &loaded);
+        }
+    }
+}
+
 #[test]
 fn exceptions_pass_as_in_a_native_program() {
     same_as_native("exceptions", &["exceptions.cpp"], b"", 3);

@@ -17,53 +17,12 @@ use iced_x86::{
     OpCodeOperandKind as Kind, OpKind, Register,
 };
 use island_support::Rng;
-use island_support::case::{Case, Verdict};
+use island_support::case::{Case, Verdict, left_out};
 use island_support::machine::Machine;
 use low2g::link::island::{FieldKind, IslandError, Refusal};
 
 /// Instructions per code; each is run with its own operands.
 const ROUNDS: usize = 5;
-
-/// Instructions that change what the harness itself stands on (fs, the floating-point
-/// environment), that store where they were executed, or that the kernel emulates (UMIP),
-/// which swallows a single step.
-fn left_out(code: Code) -> bool {
-    let op = code.op_code();
-    let segment = (0..op.op_count()).any(|i| op.op_kind(i) == Kind::seg_reg);
-    segment
-        || matches!(
-            code.mnemonic(),
-            Mnemonic::Sldt
-                | Mnemonic::Sgdt
-                | Mnemonic::Sidt
-                | Mnemonic::Str
-                | Mnemonic::Smsw
-                | Mnemonic::Lfs
-                | Mnemonic::Lgs
-                | Mnemonic::Lss
-                | Mnemonic::Ldmxcsr
-                | Mnemonic::Vldmxcsr
-                | Mnemonic::Fldcw
-                | Mnemonic::Fldenv
-                | Mnemonic::Frstor
-                | Mnemonic::Fnstenv
-                | Mnemonic::Fstenv
-                | Mnemonic::Fnsave
-                | Mnemonic::Fsave
-                | Mnemonic::Fxsave
-                | Mnemonic::Fxsave64
-                | Mnemonic::Fxrstor
-                | Mnemonic::Fxrstor64
-                | Mnemonic::Xsave
-                | Mnemonic::Xsave64
-                | Mnemonic::Xsavec
-                | Mnemonic::Xsavec64
-                | Mnemonic::Xsaveopt
-                | Mnemonic::Xsaveopt64
-                | Mnemonic::Xrstor
-                | Mnemonic::Xrstor64
-        )
-}
 
 fn takes_memory(kind: Kind) -> bool {
     matches!(

@@ -11,7 +11,7 @@ mod tls_support;
 use std::collections::HashSet;
 
 use low2g::link::{Module, Relax};
-use tls_support::{MODELS, Worker, alone, compile, load, pointer};
+use tls_support::{MODELS, Worker, alone, compile, compile_by, load, pointer};
 
 const SIZE: usize = 24;
 const FILLED: [u8; 6] = [1, 2, 3, 5, 8, 13];
@@ -128,6 +128,33 @@ fn every_model_alignment_and_relaxation() {
             for relax in [Relax::None, Relax::PcRelative, Relax::All] {
                 let context = format!("{}, alignment {align}, {relax:?}", model.name);
                 check_everywhere(&[defined.clone(), used.clone()], align, relax, &context);
+            }
+        }
+    }
+}
+
+/// clang writes other instructions around the sequences, and descriptors since version 18.
+#[test]
+fn every_model_of_clang() {
+    let _alone = alone();
+    for compiler in ["clang-14", "clang-19"] {
+        if support::require(support::program(compiler)).is_none() {
+            continue;
+        }
+        for model in MODELS {
+            if compiler == "clang-14" && model.flags.contains(&"-mtls-dialect=gnu2") {
+                continue;
+            }
+            for align in [1, 16, 64] {
+                let made = |source, flags: &[&str], more: &[String]| {
+                    compile_by(compiler.as_ref(), source, flags, more)
+                };
+                let defined = made("define.c", model.flags, &flags(align));
+                let used = made("use.c", model.flags, &[]);
+                for relax in [Relax::None, Relax::PcRelative, Relax::All] {
+                    let context = format!("{compiler}, {}, {align}, {relax:?}", model.name);
+                    check_everywhere(&[defined.clone(), used.clone()], align, relax, &context);
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A program without a dynamic linker: what its pool serves, and what is refused, and how.
 //!
-//! The tool itself, linked statically: `LOW2G_STATIC_TOOL` names it. It is made by
-//! `LOW2G_TLS_POOL=65536 cargo build --bin low2g --features tls-pool --target x86_64-unknown-linux-musl`.
+//! The tool itself, linked statically: `LOW2G_STATIC_TOOL` names it. docs/tls.md tells how it is
+//! made, against glibc and against musl.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -18,11 +18,10 @@ fn object(source: &str, flags: &[&str]) -> PathBuf {
 
 /// The tool, or a word on why not.
 fn tool() -> Option<PathBuf> {
-    let tool = std::env::var_os("LOW2G_STATIC_TOOL");
-    if tool.is_none() {
-        eprintln!("SKIP: LOW2G_STATIC_TOOL names no tool that is linked statically");
-    }
-    tool.map(PathBuf::from)
+    let tool = std::env::var_os("LOW2G_STATIC_TOOL").map(PathBuf::from);
+    support::require(tool.ok_or_else(|| {
+        "LOW2G_STATIC_TOOL names no tool that is linked statically (docs/tls.md)".to_owned()
+    }))
 }
 
 fn run(tool: &PathBuf, arguments: &[&str], object: &PathBuf) -> (Option<i32>, String) {
@@ -58,9 +57,37 @@ fn what_a_static_program_cannot_have_is_refused() {
     let Some(tool) = tool() else { return };
     let (code, said) = run(&tool, &[], &object("alone.c", &["-DSIZE=1000000"]));
     assert_eq!(code, Some(1));
-    assert!(said.contains("Dynamic loading not supported"), "{said}");
+    assert!(
+        said.contains("a program linked statically cannot open shared objects"),
+        "{said}"
+    );
     assert!(said.contains("pool of 65536 bytes"), "{said}");
     let (code, said) = run(&tool, &[], &object("use.c", &["-DSIZE=1"]));
     assert_eq!(code, Some(1));
     assert!(said.contains("undefined_symbol: errno"), "{said}");
+}
+
+#[test]
+fn a_static_program_opens_no_libraries() {
+    let Some(tool) = tool() else { return };
+    let object = object("alone.c", &["-O1", "-fPIC"]);
+    let (code, said) = run(&tool, &["-l", "libm.so.6"], &object);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("libm.so.6") && said.contains("linked statically"),
+        "{said}"
+    );
+}
+
+/// What glibc before 2.33 has in its static part alone: here no dynamic linker finds it either.
+#[test]
+fn functions_that_the_program_alone_has() {
+    let Some(tool) = tool() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let source = folder.path().join("stat.c");
+    let text = "#include <sys/stat.h>\nint main(void) { struct stat s, t; return stat(\"/\", &s) == 0 && lstat(\"/\", &t) == 0 && S_ISDIR(s.st_mode) && s.st_ino == t.st_ino ? 42 : 1; }";
+    std::fs::write(&source, text).expect("the folder is ours");
+    let object = support::build::object(&source, &["-O1".to_owned(), "-fno-pic".to_owned()]);
+    let (code, said) = run(&tool, &[], &object);
+    assert_eq!(code, Some(42), "{said}");
 }

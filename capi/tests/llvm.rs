@@ -7,44 +7,11 @@
 mod support;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use support::{Library, build, program, require, root, succeed, under_valgrind};
-
-/// An installed LLVM.
-struct Llvm {
-    version: u32,
-    flags: Vec<String>,
-}
-
-impl Llvm {
-    /// Version `version` with its clang and headers.
-    fn find(version: u32) -> Result<Self, String> {
-        program(&format!("clang-{version}"))?;
-        let config = format!("llvm-config-{version}");
-        program(&config)?;
-        let ask = |what: &[&str]| {
-            let printed = succeed(Command::new(&config).arg("--link-shared").args(what)).stdout;
-            String::from_utf8(printed).expect("UTF-8")
-        };
-        let printed = ask(&["--cflags", "--ldflags", "--libs"]);
-        let mut flags: Vec<_> = printed.split_whitespace().map(str::to_owned).collect();
-        flags.push(format!("-Wl,-rpath,{}", ask(&["--libdir"]).trim()));
-        Ok(Self { version, flags })
-    }
-
-    /// tests/capi/llvm_module.c as this LLVM's bitcode.
-    fn module(&self, folder: &Path) -> PathBuf {
-        let out = folder.join(format!("module-{}.bc", self.version));
-        let mut command = Command::new(format!("clang-{}", self.version));
-        command.args(["-O1", "-fno-pic", "-fno-pie", "-mcmodel=small"]);
-        command.args(["-fasynchronous-unwind-tables", "-emit-llvm", "-c"]);
-        command.arg(root().join("tests/capi/llvm_module.c"));
-        succeed(command.arg("-o").arg(&out));
-        out
-    }
-}
+use support::llvm::Llvm;
+use support::{Library, build, program, require, succeed, under_valgrind};
 
 /// The addresses that a program printed, by name.
 fn addresses(program: &Path, module: &Path) -> HashMap<String, u64> {
@@ -62,7 +29,7 @@ fn scenario(version: u32, source: &str, library: Library) {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let module = llvm.module(folder.path());
+    let module = llvm.bitcode("llvm_module.c", false, folder.path());
     let flags: Vec<_> = llvm.flags.iter().map(String::as_str).collect();
     let program = build("cc", source, library, folder.path(), &flags);
     let (first, second) = (addresses(&program, &module), addresses(&program, &module));

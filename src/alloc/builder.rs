@@ -297,7 +297,7 @@ impl Builder {
             min_conditional_entropy: self.min_conditional_entropy,
             page_size: platform.config().page_size,
             simulated: platform.is_simulated(),
-            heap: Heap::new(Arc::clone(&platform), window, seed, settings),
+            heap: Heap::new(Arc::clone(&platform), window, seed, settings)?,
             raw_owned: RawOwned::default(),
             retired: Retired::new(hardening.late_bytes),
             hardening,

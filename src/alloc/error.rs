@@ -135,6 +135,14 @@ pub enum AllocError {
         /// What the system said.
         source: PlatformError,
     },
+    /// The process's own allocator has no memory for bookkeeping.
+    #[error("no memory for {what} of {bytes} bytes: raise RLIMIT_AS, or release memory")]
+    NoBookkeeping {
+        /// What was to be kept there.
+        what: &'static str,
+        /// Bytes asked of the process's allocator.
+        bytes: u64,
+    },
     /// Policy forbids the mapping; other addresses do not help.
     #[error("refused by this system's policy ({source}): see `low2g doctor`")]
     Refused {

@@ -17,7 +17,7 @@ use super::layout::Layout;
 use super::mirrors::Shared;
 use super::module::{Export, Life, Module, PendingIfunc};
 use super::object::SymbolPlace;
-use super::options::{Debugger, Relax};
+use super::options::{Debugger, LinkOptions, Relax};
 use super::relocate::Own;
 use super::symbols::{Definition, to_index};
 use super::tls;
@@ -42,8 +42,7 @@ pub struct Linked<'d> {
     /// Mirrors that other links of the session may use as well.
     pub(crate) mirrors: Shared,
     pub(crate) debugger: Debugger,
-    /// Hidden symbols are exports too.
-    pub(crate) share_hidden: bool,
+    pub(crate) options: &'d LinkOptions,
 }
 
 /// A section of a finished link.
@@ -272,7 +271,7 @@ impl Linked<'_> {
     fn variables(&self) -> HashMap<Box<str>, (u64, u64)> {
         let mut variables = HashMap::new();
         for (global, value) in self.tables.symbols.list.iter().zip(&self.globals) {
-            if !value.has(TLS) || (global.is_local() && !self.share_hidden) {
+            if !value.has(TLS) || !self.options.offers(global) {
                 continue;
             }
             let size = match global.definition {
@@ -299,7 +298,7 @@ impl Linked<'_> {
                 stubs.insert(id, self.stub_addr(stub));
             }
         }
-        exports(&self.tables, &self.globals, &stubs, self.share_hidden)
+        exports(&self.tables, &self.globals, &stubs, self.options)
     }
 }
 
@@ -308,12 +307,11 @@ pub(crate) fn exports(
     tables: &Tables<'_>,
     values: &[Value],
     stubs: &HashMap<u32, u64>,
-    share_hidden: bool,
+    options: &LinkOptions,
 ) -> HashMap<Box<str>, Export> {
     let mut exports = HashMap::new();
     for (id, global) in tables.symbols.list.iter().enumerate() {
-        // Hidden and internal symbols are the module's own (gABI, visibility).
-        if global.is_local() && !share_hidden {
+        if !options.offers(global) {
             continue;
         }
         let (Ok(id), value) = (u32::try_from(id), values[id]) else {

@@ -13,7 +13,7 @@ use crate::place::{Finalized, PlaceError, SectionKind};
 
 use super::debugger::Description;
 use super::exits::ExitScope;
-use super::host::{self, default_signals, environment};
+use super::host::{self, MainFunction, call_outermost, default_signals, environment};
 use super::init::InitLists;
 use super::resolve::ExternalSymbol;
 use super::tls::Runtime;
@@ -224,7 +224,8 @@ impl Module {
     pub unsafe fn call_main(&self, entry: &str, args: &Arguments) -> Option<c_int> {
         // SAFETY: the caller vouches for the signature; the module outlives the call.
         let main = unsafe { self.function::<MainFunction>(entry) }?;
-        Some(main(args.argc(), args.argv(), environment()))
+        // SAFETY: as above.
+        Some(unsafe { main(args.argc(), args.argv(), environment()) })
     }
 
     /// Runs the module as a program: constructors, then `entry`. Destructors run when the
@@ -253,13 +254,12 @@ impl Module {
         let registered = host::at_exit(at_exit);
         debug_assert!(registered, "atexit has room for 32 handlers at least");
         for addr in constructors.drain(..) {
-            // SAFETY: the caller runs the objects' code; the address stands in an init array.
-            let constructor = unsafe { function_at::<InitFunction>(addr) };
-            constructor(args.argc(), args.argv(), environment());
+            // SAFETY: the caller runs the objects' code; the address stands in an init array. What
+            // a constructor leaves as its result is not looked at.
+            unsafe { call_program(addr, args) };
         }
         // SAFETY: the caller vouches that `entry` is main-like; PROGRAM keeps it mapped.
-        let main = unsafe { function_at::<MainFunction>(main) };
-        Ok(main(args.argc(), args.argv(), environment()))
+        Ok(unsafe { call_program(main, args) })
     }
 
     fn exit_scope(&self) -> Option<ExitScope> {
@@ -326,7 +326,15 @@ extern "C" fn at_exit() {
     }
 }
 
-type MainFunction = extern "C" fn(c_int, *const *const c_char, *const *const c_char) -> c_int;
+/// # Safety
+/// The code at `addr` must take C's `int, char **, char **`, and be loaded.
+unsafe fn call_program(addr: u64, args: &Arguments) -> c_int {
+    // SAFETY: the caller vouches for the arguments.
+    let function = unsafe { function_at::<MainFunction>(addr) };
+    // SAFETY: the arguments live as long as `args`.
+    unsafe { call_outermost(function, args.argc(), args.argv(), environment()) }
+}
+
 type InitFunction = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 /// # Safety

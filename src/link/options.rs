@@ -2,6 +2,8 @@
 
 use crate::place::CodeModel;
 
+use super::symbols::Global;
+
 /// Which relaxations rewrite instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Relax {
@@ -173,5 +175,12 @@ impl LinkOptions {
     #[must_use]
     pub fn is_fixed(&self) -> bool {
         self.base.is_some() || !self.pins.is_empty()
+    }
+
+    /// Whether the module has `global` for others: hidden and internal symbols are its own
+    /// (gABI, visibility), but a program starts at its entry whatever that is.
+    pub(crate) fn offers(&self, global: &Global<'_>) -> bool {
+        let is_entry = |entry: &str| entry.as_bytes() == global.name;
+        !global.is_local() || self.share_hidden || self.entry.as_deref().is_some_and(is_entry)
     }
 }

@@ -283,7 +283,7 @@ impl<'d> Placed<'d> {
             tls,
             mirrors: shared,
             debugger: options.debugger,
-            share_hidden: options.share_hidden,
+            options,
         })
     }
 }

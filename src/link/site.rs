@@ -34,7 +34,7 @@ impl Target<'_, '_> {
         if howto.check.fits(howto.width, number) {
             return Ok(());
         }
-        Err(self.overflow(howto, f, s, number, place, advice(howto)))
+        Err(self.overflow(howto, f, s, number, place, advice(howto, place)))
     }
 
     pub(crate) fn overflow(
@@ -76,10 +76,13 @@ pub(crate) fn input_error(target: &Target<'_, '_>, offset: u64, reason: String) 
 }
 
 /// What to do about a value that does not fit.
-const fn advice(howto: &Howto) -> &'static str {
+const fn advice(howto: &Howto, place: u64) -> &'static str {
     match howto.width {
         Width::Byte | Width::Half => {
             "use a wider field: this one cannot hold an address of this process"
+        }
+        _ if place >= 1 << 31 => {
+            "small static code needs a reach of 2g, and this one goes beyond: use reach 2g, or compile with -fPIC or -mcmodel=large"
         }
         _ => "compile with -fPIC or -mcmodel=large, or place the two nearer to each other",
     }

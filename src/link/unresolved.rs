@@ -67,12 +67,11 @@ impl Placed<'_> {
             dso_handle: known.dso_handle,
         };
         let values = value::globals(&self.tables.symbols, &self.tables.objects, &addresses)?;
-        let share_hidden = self.options.share_hidden;
         Ok(exports(
             &self.tables,
             &values,
             &HashMap::new(),
-            share_hidden,
+            self.options,
         ))
     }
 

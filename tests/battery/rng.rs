@@ -59,3 +59,41 @@ pub(crate) fn seed() -> u64 {
     eprintln!("seed {seed} (LOW2G_SEED={seed} replays)");
     seed
 }
+
+/// Changes a few bytes: bits, random bytes, numbers of special meaning.
+pub(crate) fn mutate(rng: &mut Rng, bytes: &mut [u8]) -> String {
+    const SPECIAL: [u64; 10] = [
+        0,
+        1,
+        0xff,
+        0xffff,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        1 << 40,
+        i64::MAX.cast_unsigned(),
+        u64::MAX,
+    ];
+    let mut log = String::new();
+    for _ in 0..=rng.below(3) {
+        let at = rng.index(bytes.len());
+        match rng.below(4) {
+            0 => bytes[at] ^= 1 << rng.below(8),
+            1 => bytes[at] = rng.byte(),
+            2 => {
+                let value = rng.pick(&SPECIAL).to_le_bytes();
+                let width = rng.pick(&[1usize, 2, 4, 8]).min(bytes.len() - at);
+                bytes[at..at + width].copy_from_slice(&value[..width]);
+            }
+            _ => {
+                // Aligned fields of headers and tables are where the meaning is.
+                let at = at & !7;
+                let width = 8.min(bytes.len() - at);
+                let value = rng.pick(&SPECIAL).to_le_bytes();
+                bytes[at..at + width].copy_from_slice(&value[..width]);
+            }
+        }
+        log.push_str(&format!(" {at:#x}"));
+    }
+    log
+}

@@ -72,7 +72,7 @@ pub fn compile(
     Some(texts(&bytes))
 }
 
-fn texts(bytes: &[u8]) -> Vec<Text> {
+pub fn texts(bytes: &[u8]) -> Vec<Text> {
     let file = object::File::parse(bytes).expect("an ELF object");
     let sections = file
         .sections()

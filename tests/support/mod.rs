@@ -33,6 +33,17 @@ pub(crate) fn require<T>(what: Result<T, String>) -> Option<T> {
     }
 }
 
+/// Whether the program `name` can be started.
+pub(crate) fn program(name: &str) -> Result<(), String> {
+    let started = std::process::Command::new(name).arg("--version").output();
+    let started = started.map_err(|error| format!("{name} does not start: {error}"))?;
+    if started.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{name} --version fails"))
+    }
+}
+
 /// A file of tests/inputs.
 pub(crate) fn input(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

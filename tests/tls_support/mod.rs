@@ -1,5 +1,6 @@
 //! What the tests of thread-local storage share: the models, loading, threads of before.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,10 +71,20 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 
 /// A source of tests/inputs/tls, compiled.
 pub(crate) fn compile(source: &str, flags: &[&str], more: &[String]) -> PathBuf {
+    compile_by(&support::build::cc(), source, flags, more)
+}
+
+/// The same, by a compiler of the test's choice.
+pub(crate) fn compile_by(
+    compiler: &OsStr,
+    source: &str,
+    flags: &[&str],
+    more: &[String],
+) -> PathBuf {
     let mut all = vec!["-O1".to_owned()];
     all.extend(flags.iter().map(|&flag| flag.to_owned()));
     all.extend_from_slice(more);
-    support::build::object(&support::input("tls").join(source), &all)
+    support::build::object_by(compiler, &support::input("tls").join(source), &all)
 }
 
 /// Loads objects with the process's symbols.

@@ -1,5 +1,7 @@
 //! C and C++ programs built against the header and either library by the system's compilers, and run.
 
+pub(crate) mod llvm;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

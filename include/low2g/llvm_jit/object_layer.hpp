@@ -3,6 +3,8 @@
 #ifndef LOW2G_LLVM_OBJECT_LAYER_HPP
 #define LOW2G_LLVM_OBJECT_LAYER_HPP
 
+#include "orc_versions.hpp"
+
 #include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/DenseSet.h"
 #include "llvm/ExecutionEngine/Orc/Core.h"
@@ -20,14 +22,6 @@
 #include <utility>
 #include <vector>
 
-#if LLVM_VERSION_MAJOR > 17
-namespace llvm {
-namespace orc {
-struct SymbolDependenceGroup;
-}
-} // namespace llvm
-#endif
-
 namespace low2g {
 namespace llvm_jit {
 
@@ -39,8 +33,9 @@ namespace llvm_jit {
 //
 // An object is linked in two steps, so that objects may need each other: its addresses are told to ORC
 // at once, what it needs is looked up through ORC, and when all is there it is relocated, its frames
-// are registered and its .init_array runs. It is unloaded, its .fini_array run, when its resource
-// tracker is removed.
+// are registered and its .init_array runs. It is unloaded when its resource tracker is removed, or the
+// session ends: what it registered with atexit and __cxa_atexit (destructors of static objects) runs
+// then, last first, and its .fini_array, as at dlclose; not yet in LLJIT::deinitialize.
 //
 // A thread-local variable has no one address: the one that ORC has for it is a token for
 // `threadLocal`. Code that names it reaches its own thread's copy, natively, in any model and from
@@ -150,24 +145,6 @@ private:
     return uint64_t(reinterpret_cast<uintptr_t>(Variable.get()));
   }
 
-#if LLVM_VERSION_MAJOR >= 17
-  static llvm::orc::ExecutorSymbolDef at(uint64_t Address,
-                                         llvm::JITSymbolFlags Flags) {
-    return {llvm::orc::ExecutorAddr(Address), Flags};
-  }
-  static uint64_t addressOf(const llvm::orc::ExecutorSymbolDef &Symbol) {
-    return Symbol.getAddress().getValue();
-  }
-#else
-  static llvm::JITEvaluatedSymbol at(uint64_t Address,
-                                     llvm::JITSymbolFlags Flags) {
-    return {Address, Flags};
-  }
-  static uint64_t addressOf(const llvm::JITEvaluatedSymbol &Symbol) {
-    return Symbol.getAddress();
-  }
-#endif
-
   // Reads the object, gives it addresses and tells ORC of them.
   llvm::Error begin(Job &J, const llvm::MemoryBuffer &O) {
     {
@@ -204,21 +181,29 @@ private:
     // Versions are the dynamic linker's affair.
     if (std::string(Name).find('@') != std::string::npos)
       return;
+    // Exit handlers are bound to the module, so that they run before its code goes.
+    if (isBoundToModule(Name))
+      return;
     if (IsThreadLocal)
       J.NeededThreadLocals.insert(Name);
     // Those of low2g's own, and thread-local ones of the process, need not be ORC's.
     J.Needed[Name] = Weak || IsThreadLocal || isSupplied(Name);
   }
 
-  // What low2g has for each module where ORC has none: bound to the module, or in no shared library.
+  static bool isBoundToModule(const std::string &Name) {
+    static const Names All = {"atexit",         "at_quick_exit",
+                              "pthread_atfork", "__cxa_atexit",
+                              "__cxa_finalize", "__cxa_thread_atexit",
+                              "__dso_handle",   "__cxa_thread_atexit_impl"};
+    return All.count(Name) != 0;
+  }
+
+  // What low2g has where ORC has none: in no shared library.
   static bool isSupplied(const std::string &Name) {
     static const Names All = {
-        "atexit",          "at_quick_exit", "pthread_atfork", "__cxa_atexit",
-        "__cxa_finalize",  "__dso_handle",  "stat",           "fstat",
-        "lstat",           "fstatat",       "stat64",         "fstat64",
-        "lstat64",         "fstatat64",     "mknod",          "mknodat",
-        "__tls_get_addr",  "_GLOBAL_OFFSET_TABLE_",
-        "__cxa_thread_atexit", "__cxa_thread_atexit_impl"};
+        "stat",   "fstat",   "lstat",   "fstatat",        "stat64",
+        "fstat64", "lstat64", "fstatat64", "mknod",        "mknodat",
+        "__tls_get_addr", "_GLOBAL_OFFSET_TABLE_"};
     return All.count(Name) != 0;
   }
 
@@ -254,9 +239,9 @@ private:
         auto Variable = std::make_shared<ThreadLocal>();
         Variable->Name = Name->str();
         J.Own.push_back(Variable);
-        J.Resolved[Interned] = at(token(Variable), It->second);
+        J.Resolved[Interned] = detail::at(token(Variable), It->second);
       } else if (Found != Defined.end()) {
-        J.Resolved[Interned] = at(Found->second, It->second);
+        J.Resolved[Interned] = detail::at(Found->second, It->second);
       } else {
         J.Late.insert(Interned);
       }
@@ -264,7 +249,7 @@ private:
     if (const auto &Init = J.R->getInitializerSymbol()) {
       auto It = Wanted.find(Init);
       if (It != Wanted.end() && J.Resolved.count(Init) == 0)
-        J.Resolved[Init] = at(0, It->second);
+        J.Resolved[Init] = detail::at(0, It->second);
     }
     for (const auto &KV : Wanted)
       if (J.Resolved.count(KV.first) == 0 && J.Late.count(KV.first) == 0)
@@ -303,7 +288,8 @@ private:
         },
         // Before the one above.
         [Raw](const llvm::orc::SymbolDependenceMap &Dependencies) {
-          depend(*Raw->R, *Raw, Dependencies, Preferred());
+          detail::depend(*Raw->R, Raw->Dependencies, Dependencies,
+                         detail::Preferred());
         });
   }
 
@@ -311,7 +297,7 @@ private:
   llvm::Error define(Job &J, const llvm::orc::SymbolMap &Found) {
     for (const auto &KV : Found) {
       std::string Name = (*KV.first).str();
-      uint64_t Address = addressOf(KV.second);
+      uint64_t Address = detail::addressOf(KV.second);
       if (J.NeededThreadLocals.count(Name) != 0) {
         std::lock_guard<std::mutex> Lock(Mutex);
         auto It = ThreadLocals.find(Address);
@@ -395,7 +381,7 @@ private:
     // Its tracker was removed meanwhile.
     if (Err)
       return llvm::joinErrors(std::move(Err), unload(Module));
-    return notifyEmitted(*J.R, J, Preferred());
+    return detail::notifyEmitted(*J.R, J.Dependencies, detail::Preferred());
   }
 
   // ifuncs have an address now.
@@ -407,7 +393,7 @@ private:
       if (low2g_module_symbol(Module, (*Name).str().c_str(), &Symbol, &Text) !=
           LOW2G_STATUS_OK)
         return takeError((*Name).str().c_str(), Text);
-      Resolved[Name] = at(Symbol.addr, J.R->getSymbols().lookup(Name));
+      Resolved[Name] = detail::at(Symbol.addr, J.R->getSymbols().lookup(Name));
     }
     return Resolved.empty() ? llvm::Error::success()
                             : J.R->notifyResolved(Resolved);
@@ -426,42 +412,6 @@ private:
     if (!J.Own.empty())
       wake();
   }
-
-  // Dependences went from the responsibility's methods to an argument of notifyEmitted in LLVM 18 or 19.
-  struct Former {};
-  struct Preferred : Former {};
-
-  template <typename MR>
-  static auto depend(MR &R, Job &,
-                     const llvm::orc::SymbolDependenceMap &Dependencies,
-                     Preferred)
-      -> decltype(R.addDependenciesForAll(Dependencies)) {
-    R.addDependenciesForAll(Dependencies);
-  }
-  template <typename MR>
-  static void depend(MR &, Job &J,
-                     const llvm::orc::SymbolDependenceMap &Dependencies,
-                     Former) {
-    J.Dependencies = Dependencies;
-  }
-
-  template <typename MR>
-  static auto notifyEmitted(MR &R, Job &, Preferred)
-      -> decltype(R.notifyEmitted()) {
-    return R.notifyEmitted();
-  }
-#if LLVM_VERSION_MAJOR > 17
-  template <typename MR, typename Group = llvm::orc::SymbolDependenceGroup>
-  static llvm::Error notifyEmitted(MR &R, Job &J, Former) {
-    Group All;
-    for (const auto &KV : R.getSymbols())
-      All.Symbols.insert(KV.first);
-    All.Dependencies = std::move(J.Dependencies);
-    if (All.Dependencies.empty())
-      return R.notifyEmitted({});
-    return R.notifyEmitted(llvm::ArrayRef<Group>(All));
-  }
-#endif
 
   static llvm::Error unload(low2g_module *Module) {
     char *Text = nullptr;

@@ -10,7 +10,10 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace low2g {
 namespace llvm_jit {
@@ -45,8 +48,10 @@ public:
                                llvm::StringRef SectionName) override {
     if (uint8_t *Taken = Code.take(Size, Alignment))
       return Taken;
-    return low2g_llvm_allocate_code_section(Memory, Size, Alignment, SectionID,
-                                            SectionName.str().c_str());
+    return orRefuse(low2g_llvm_allocate_code_section(Memory, Size, Alignment,
+                                                     SectionID,
+                                                     SectionName.str().c_str()),
+                    Size, Alignment);
   }
 
   uint8_t *allocateDataSection(uintptr_t Size, unsigned Alignment,
@@ -55,21 +60,25 @@ public:
     if (uint8_t *Taken =
             (IsReadOnly ? ReadOnly : ReadWrite).take(Size, Alignment))
       return Taken;
-    return low2g_llvm_allocate_data_section(Memory, Size, Alignment, SectionID,
-                                            SectionName.str().c_str(),
-                                            IsReadOnly);
+    return orRefuse(low2g_llvm_allocate_data_section(
+                        Memory, Size, Alignment, SectionID,
+                        SectionName.str().c_str(), IsReadOnly),
+                    Size, Alignment);
   }
 
-  // RuntimeDyld knows one offset for all threads but fills one copy only, so it cannot serve
-  // thread-local variables; and it has no way to refuse them but this one.
-  TLSSection allocateTLSSection(uintptr_t Size, unsigned, unsigned,
+  // Refused when memory is finalized: RuntimeDyld asks for one offset in all threads before it has the
+  // initial values, so the threads that exist could not be given theirs.
+  TLSSection allocateTLSSection(uintptr_t Size, unsigned Alignment, unsigned,
                                 llvm::StringRef SectionName) override {
-    llvm::report_fatal_error(
-        llvm::StringRef("low2g: section " + SectionName.str() + " of " +
-                        std::to_string(Size) +
-                        " bytes is thread-local: RuntimeDyld would initialise "
-                        "it for one thread only; use "
-                        "low2g::llvm_jit::ObjectLayer, or emulated TLS"));
+    TLSSection Section;
+    Section.InitializationImage =
+        refuse(Size, Alignment,
+               "section " + SectionName.str() + " of " + std::to_string(Size) +
+                   " bytes is thread-local: RuntimeDyld would initialise it for "
+                   "one thread only; use low2g::llvm_jit::ObjectLayer, or "
+                   "emulated TLS");
+    Section.Offset = 0;
+    return Section;
   }
 
   bool needsToReserveAllocationSpace() override {
@@ -95,9 +104,16 @@ public:
 #endif
 
   // Whether it failed, as LLVM has it. Pages that are final stay so: an object that is loaded later
-  // gets others.
+  // gets others. MCJIT asks without `ErrMsg` and goes on whatever the answer: it is stopped here.
   bool finalizeMemory(std::string *ErrMsg = nullptr) override {
     Code = ReadOnly = ReadWrite = Slab();
+    if (!Refused.empty()) {
+      std::string Why = "low2g: " + std::exchange(Refused, std::string());
+      if (ErrMsg == nullptr)
+        llvm::report_fatal_error(llvm::StringRef(Why));
+      *ErrMsg = std::move(Why);
+      return true;
+    }
     char *Text = nullptr;
     if (low2g_llvm_finalize_memory(Memory, &Text) == 0)
       return false;
@@ -137,6 +153,28 @@ private:
   RTDyldMemoryManager(low2g_llvm_memory *Memory, Spread How)
       : Memory(Memory), How(How) {}
 
+  uint8_t *orRefuse(uint8_t *Start, uintptr_t Size, unsigned Alignment) {
+    return Start != nullptr ? Start
+                            : refuse(Size, Alignment, low2g_last_error());
+  }
+
+  // Memory that is never run, so that RuntimeDyld goes on to where it can be told of a failure: here
+  // it would end the process. NULL, which does that, if there is not even so much.
+  uint8_t *refuse(uintptr_t Size, unsigned Alignment, std::string Why) {
+    uintptr_t Align = Alignment == 0 ? 1 : Alignment;
+    if (Refused.empty())
+      Refused = std::move(Why);
+    if ((Align & (Align - 1)) != 0 || Size > UINTPTR_MAX / 4 ||
+        Align > UINTPTR_MAX / 4)
+      return nullptr;
+    std::unique_ptr<uint8_t[]> Bytes(new (std::nothrow) uint8_t[Size + Align]());
+    if (Bytes == nullptr)
+      return nullptr;
+    auto Start = reinterpret_cast<uintptr_t>(Bytes.get());
+    NeverRun.push_back(std::move(Bytes));
+    return reinterpret_cast<uint8_t *>((Start + Align - 1) & ~(Align - 1));
+  }
+
   static Slab slab(uint8_t *Start, uintptr_t Size) {
     Slab S;
     if (Start != nullptr) {
@@ -166,6 +204,8 @@ private:
   low2g_llvm_memory *Memory;
   Spread How;
   Slab Code, ReadOnly, ReadWrite;
+  std::string Refused; // Why, if something was.
+  std::vector<std::unique_ptr<uint8_t[]>> NeverRun;
 };
 
 } // namespace llvm_jit

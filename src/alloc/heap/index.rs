@@ -5,17 +5,20 @@
 //!   far    [ leaf | - | leaf ]      one leaf a GiB beyond that, made when it is first needed
 //! ```
 //!
-//! They are zeroed memory that is never touched but where used. Pages of the system may be larger
-//! than 4 KiB, then several entries say the same.
+//! They are zeroed memory that is never touched but where used; not to have it is an error like any
+//! other. Pages of the system may be larger than 4 KiB, then several entries say the same.
 //!
 //! Invariant: an entry is set before any address of its page is handed out, and cleared after
 //! the last one came back, so whoever frees what is his reads the entry that it was given under.
 
+use std::alloc::Layout;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use low2g_platform::{AddrRange, to_usize};
+use low2g_platform::{AddrRange, to_u64, to_usize};
+
+use crate::alloc::error::AllocError;
 
 /// Bytes that the near table may cover.
 const NEAR: u64 = 8 << 30;
@@ -44,13 +47,28 @@ impl<T> fmt::Debug for PageIndex<T> {
 }
 
 impl<T> PageIndex<T> {
-    pub(crate) fn new(window: AddrRange) -> Self {
+    pub(crate) fn new(window: AddrRange) -> Result<Self, AllocError> {
         let leaves = window.len().saturating_sub(NEAR).div_ceil(LEAF);
-        Self {
+        Ok(Self {
             window,
-            near: table_of(to_usize(window.len().min(NEAR).div_ceil(1 << SHIFT))),
+            near: table_of(to_usize(window.len().min(NEAR).div_ceil(1 << SHIFT)))?,
             far: (0..leaves).map(|_| OnceLock::new()).collect(),
+        })
+    }
+
+    /// Makes the leaves in which `range` is to be entered.
+    pub(crate) fn prepare(&self, range: AddrRange) -> Result<(), AllocError> {
+        let Some(last) = (range.end() - 1 - self.window.start()).checked_sub(NEAR) else {
+            return Ok(());
+        };
+        let first = (range.start() - self.window.start()).saturating_sub(NEAR);
+        for leaf in &self.far[to_usize(first / LEAF)..=to_usize(last / LEAF)] {
+            if leaf.get().is_none() {
+                // Another thread's may have come first, then this one is dropped.
+                let _ = leaf.set(table_of(to_usize(LEAF >> SHIFT))?);
+            }
         }
+        Ok(())
     }
 
     /// As `get`, of the near pages only.
@@ -78,16 +96,16 @@ impl<T> PageIndex<T> {
         })
     }
 
-    /// Enters `what`, null for nothing, for every page of `range`, which lies in the window.
+    /// Enters `what`, null for nothing, for every page of `range`, which lies in the window and was
+    /// prepared.
     pub(crate) fn set(&self, range: AddrRange, what: *mut T) {
         let mut offset = range.start() - self.window.start();
         while offset < range.end() - self.window.start() {
             let (table, offset_in) = match offset.checked_sub(NEAR) {
                 None => (&self.near, offset),
                 Some(far) => {
-                    let leaf = &self.far[to_usize(far / LEAF)];
-                    let leaf = leaf.get_or_init(|| table_of(to_usize(LEAF >> SHIFT)));
-                    (leaf, far % LEAF)
+                    let leaf = self.far[to_usize(far / LEAF)].get();
+                    (leaf.expect("its leaves were prepared"), far % LEAF)
                 }
             };
             table[to_usize(offset_in >> SHIFT)].store(what, Ordering::Release);
@@ -97,13 +115,27 @@ impl<T> PageIndex<T> {
 }
 
 /// So many null pointers.
-fn table_of<T>(len: usize) -> Box<[AtomicPtr<T>]> {
-    // From the system's zeroed pages: most of it is never touched.
-    let words = vec![std::ptr::null_mut::<T>(); len].into_boxed_slice();
-    let words = Box::into_raw(words) as *mut [AtomicPtr<T>];
-    // SAFETY: Box::from_raw needs a box's pointer of the same layout: AtomicPtr has that of a raw
-    // pointer ("same size, alignment and bit validity"), and the box was just given up.
-    unsafe { Box::from_raw(words) }
+fn table_of<T>(len: usize) -> Result<Box<[AtomicPtr<T>]>, AllocError> {
+    if len == 0 {
+        return Ok(Box::default());
+    }
+    let full = AllocError::NoBookkeeping {
+        what: "a table of pages",
+        bytes: to_u64(len) * to_u64(size_of::<AtomicPtr<T>>()),
+    };
+    let Ok(layout) = Layout::array::<AtomicPtr<T>>(len) else {
+        return Err(full);
+    };
+    // Zeroed by the allocator: from the system's fresh pages, most of which are never touched.
+    // SAFETY: alloc_zeroed needs a layout that is not empty: `len` is not 0, nor is a pointer.
+    let start = unsafe { std::alloc::alloc_zeroed(layout) };
+    if start.is_null() {
+        return Err(full);
+    }
+    let words = std::ptr::slice_from_raw_parts_mut(start.cast::<AtomicPtr<T>>(), len);
+    // SAFETY: Box::from_raw needs memory of the global allocator of the value's layout, with a
+    // valid value in it: that was just allocated so, and all bits zero are null pointers.
+    Ok(unsafe { Box::from_raw(words) })
 }
 
 #[cfg(test)]
@@ -114,13 +146,14 @@ mod tests {
     fn pages_name_what_stands_for_them() {
         let start = 0x1000_0000;
         let window = AddrRange::new(start, start + NEAR + 3 * LEAF / 2).expect("in order");
-        let index = PageIndex::<u8>::new(window);
+        let index = PageIndex::<u8>::new(window).expect("memory for its tables");
         let mut what = 7_u8;
         let what = &raw mut what;
         // Over the border of the near table, and of two leaves.
         for border in [start + NEAR, start + NEAR + LEAF, start + LEAF] {
             let arena = AddrRange::new(border - 0x2000, border + 0x3000).expect("in order");
             assert!(index.get(arena.start()).is_null());
+            index.prepare(arena).expect("memory for a leaf");
             index.set(arena, what);
             assert_eq!(index.get(arena.start()), what);
             assert_eq!(index.get(arena.end() - 1), what);

@@ -88,15 +88,15 @@ impl Heap {
         window: AddrRange,
         seed: Random,
         settings: HeapSettings,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, AllocError> {
+        Ok(Self {
             shards: std::array::from_fn(|_| OnceLock::new()),
             making: SpinLock::default(),
-            index: PageIndex::new(window),
+            index: PageIndex::new(window)?,
             platform,
             seed,
             settings,
-        }
+        })
     }
 
     /// Picks a slot of `class`. `map` maps an arena of at least the bytes it is asked for.
@@ -230,6 +230,9 @@ impl Heap {
             Err(error) => return Err(error),
         };
         let range = arena.range();
+        if let Err(error) = self.index.prepare(range) {
+            return if pool.is_full() { Err(error) } else { Ok(()) };
+        }
         let arena = pool.add(arena, page);
         arena.belong_to(self.pool(shard, class));
         self.index.set(range, Arc::as_ptr(arena).cast_mut());

@@ -9,15 +9,55 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _};
 use std::sync::OnceLock;
 
 use super::unix::{found_at, function, handle_of, unversioned};
-use super::{Scope, Segment, SegmentKind};
+use super::{Scope, Segment, SegmentKind, Visibility};
 
 // Flags of program headers (gABI, chapter 5); the crate libc has them for Linux only.
 const PF_X: u32 = 1;
 const PF_W: u32 = 2;
 const PF_R: u32 = 4;
 
+/// Whether the program was linked statically.
+///
+/// `dlopen` and `dlsym` of a static glibc then load a dynamic linker and a C library beside the
+/// program's own, whose thread-local storage is not the threads'.
+fn is_static() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let mut interpreted = false;
+        each_object(&mut |object| {
+            // The first is the program.
+            let mut headers = object.headers().iter();
+            interpreted = headers.any(|header| header.p_type == libc::PT_INTERP);
+            ControlFlow::Break(())
+        });
+        !interpreted
+    })
+}
+
+/// Opens a library: its handle, as a number. Runs its constructors.
+///
+/// # Errors
+/// The dynamic linker's words, or that there is none.
+pub(crate) fn open(path: &CStr, visibility: Visibility) -> Result<usize, String> {
+    dynamic()?;
+    super::unix::open(path, visibility)
+}
+
+/// # Errors
+/// There is no dynamic linker.
+pub(super) fn dynamic() -> Result<(), String> {
+    if is_static() {
+        Err("a program linked statically cannot open shared objects".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
 /// The address of `name`, of its version `version` if one is given.
 pub(crate) fn symbol(scope: Scope, name: &CStr, version: Option<&CStr>) -> Option<u64> {
+    if is_static() {
+        return None;
+    }
     let Some(version) = version else {
         return unversioned(scope, name);
     };
@@ -31,6 +71,11 @@ pub(crate) fn symbol(scope: Scope, name: &CStr, version: Option<&CStr>) -> Optio
 }
 
 type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
+
+#[cfg(target_pointer_width = "64")]
+type ProgramHeader = libc::Elf64_Phdr;
+#[cfg(target_pointer_width = "32")]
+type ProgramHeader = libc::Elf32_Phdr;
 
 /// An object that the dynamic linker has loaded, while it holds its list.
 #[derive(Debug)]
@@ -55,13 +100,17 @@ impl LoadedObject<'_> {
         (self.info().dlpi_adds, self.info().dlpi_subs)
     }
 
-    /// Its segments of the kinds known here.
-    pub(crate) fn segments(&self) -> impl Iterator<Item = Segment> {
+    fn headers(&self) -> &[ProgramHeader] {
         let info = self.info();
         let count = usize::from(info.dlpi_phnum);
         // SAFETY: dlpi_phdr points at dlpi_phnum program headers.
-        let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, count) };
-        headers.iter().filter_map(|header| {
+        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, count) }
+    }
+
+    /// Its segments of the kinds known here.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = Segment> {
+        let info = self.info();
+        self.headers().iter().filter_map(|header| {
             let kind = match header.p_type {
                 libc::PT_LOAD if header.p_flags & PF_R != 0 => SegmentKind::Load,
                 libc::PT_GNU_RELRO => SegmentKind::Relro,

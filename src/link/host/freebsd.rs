@@ -6,8 +6,8 @@ use std::fs::File;
 use parking_lot::Mutex;
 
 use super::Visibility;
-pub(crate) use super::elf::{LoadedObject, MemoryFile, each_object, environment, symbol};
-pub(crate) use super::unix::{at_exit, default_signals, exit_calls, open};
+pub(crate) use super::elf::{LoadedObject, MemoryFile, each_object, environment, open, symbol};
+pub(crate) use super::unix::{at_exit, default_signals, exit_calls};
 use super::unix::{open_flags, opened};
 
 unsafe extern "C" {
@@ -39,6 +39,7 @@ impl MemoryFile {
     /// # Errors
     /// The dynamic linker's words.
     pub(crate) fn open(&self, _serial: u64, visibility: Visibility) -> Result<usize, String> {
+        super::elf::dynamic()?;
         // SAFETY: the descriptor is open. The object has no constructors.
         let handle = opened(unsafe { fdlopen(self.number(), open_flags(visibility)) })?;
         match self.file.try_clone() {
@@ -62,4 +63,9 @@ impl MemoryFile {
         }
         !handle.is_null()
     }
+}
+
+/// Every function of the C library is one that the dynamic linker finds.
+pub(crate) fn linked(_name: &str) -> Option<u64> {
+    None
 }

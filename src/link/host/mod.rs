@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! open, close, symbol             dlopen, dlsym; LoadLibrary, GetProcAddress
+//! linked                          functions that the program alone has
 //! each_object, LoadedObject       dl_iterate_phdr; the loader's list
 //! MemoryFile                      an ELF object without a name that the dynamic linker loads
 //! at_exit, exit_calls             atexit; __cxa_atexit and its kin
@@ -43,13 +44,17 @@ mod caller;
 #[path = "caller_aarch64.rs"]
 mod caller;
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
-pub(crate) use caller::{jump_with_caller_fourth, jump_with_caller_second};
+pub(crate) use caller::{call_outermost, jump_with_caller_fourth, jump_with_caller_second};
 pub(crate) use system::{
     LoadedObject, MemoryFile, at_exit, close, default_signals, each_object, environment,
-    exit_calls, open, symbol,
+    exit_calls, linked, open, symbol,
 };
+
+/// `main`, and what a C library calls with the same arguments.
+pub(crate) type MainFunction =
+    unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char) -> c_int;
 
 /// Who sees the symbols of a library that is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

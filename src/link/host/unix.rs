@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
 
-use low2g_platform::to_u64;
+use low2g_platform::{to_u64, to_usize};
 
 use super::{ExitCalls, Scope, Visibility};
 
@@ -87,8 +87,8 @@ pub(crate) fn at_exit(handler: extern "C" fn()) -> bool {
 /// `F` must be the `Option` of a function pointer type that fits the function, if there is one.
 pub(super) unsafe fn function<F>(name: &CStr) -> F {
     assert_eq!(size_of::<F>(), size_of::<usize>(), "an optional function");
-    // SAFETY: RTLD_DEFAULT is a valid handle; the name ends in NUL.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    let found = super::symbol(Scope::Process, name, None).unwrap_or(0);
+    let found = std::ptr::with_exposed_provenance_mut::<c_void>(to_usize(found));
     // SAFETY: null is Option's None; for the rest the caller vouches.
     unsafe { std::mem::transmute_copy::<*mut c_void, F>(&found) }
 }

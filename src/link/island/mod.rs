@@ -40,7 +40,7 @@ use source::Source;
 pub const JUMP_LEN: usize = 5;
 
 /// How a 32-bit field stands for its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FieldKind {
     /// A rip-relative displacement (`R_X86_64_PC32`).
     PcRel,

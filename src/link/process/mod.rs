@@ -129,9 +129,13 @@ impl SymbolResolver for ProcessSymbols {
         }
         let found = self.address(&name, version.as_deref());
         let addr = found.or_else(|| {
-            // A statically linked program has it, but no dynamic linker that finds it.
-            let wanted = base == "__tls_get_addr" && !self.libraries_only;
-            wanted.then(tls::get_addr).flatten()
+            // What the program has, though no dynamic linker finds it.
+            let own = version.is_none() && !self.libraries_only;
+            match base {
+                _ if !own => None,
+                "__tls_get_addr" => tls::get_addr(),
+                base => host::linked(base),
+            }
         })?;
         let found = self.describe(base.as_bytes(), addr);
         Some(ExternalSymbol {

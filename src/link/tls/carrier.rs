@@ -50,7 +50,8 @@ impl Carrier {
             let index = contents.words.iter().position(|word| *word == asked);
             index.map(|index| answers[index][0])
         };
-        if let Some(offset) = answer((Ask::PointerOffset, Of::Own(0))) {
+        let offset = answer((Ask::PointerOffset, Of::Own(0)));
+        if let Some(offset) = offset.or_else(|| static_offset(contents, &answers)) {
             order::enter(Fixed {
                 handle: carrier.handle,
                 module: answer((Ask::Module, Of::Own(0))).unwrap_or(0),
@@ -76,6 +77,21 @@ impl Carrier {
         let answers = words.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
         Ok((to_u64(start.expose_provenance()), answers.collect()))
     }
+}
+
+/// The block's offset from the thread pointer if the dynamic linker made it static for the sake
+/// of its descriptors, as glibc does while there is room (sysdeps/x86_64/dl-machine.h).
+fn static_offset(contents: &Contents<'_>, answers: &[Answer]) -> Option<u64> {
+    let described = contents.words.iter().zip(answers);
+    described
+        .filter_map(|(word, answer)| match word {
+            // The argument of a dynamic variable's resolver is an address, so not negative.
+            (Ask::Descriptor, Of::Own(at)) if answer[1].cast_signed() < 0 => {
+                Some(answer[1].wrapping_sub(*at))
+            }
+            _ => None,
+        })
+        .next()
 }
 
 impl Drop for Carrier {

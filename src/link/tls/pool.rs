@@ -207,10 +207,7 @@ impl ProgramBlock {
     /// The pool at `addr` in this thread, if it is in the block and in the image.
     fn pool(&self, addr: usize, head: usize, size: usize) -> Option<Pool> {
         let pointer = to_u64(thread_pointer()?);
-        // glibc, elf/dl-tls.c: the block ends at the thread pointer, its size rounded up so
-        // that its start has the image's remainder.
-        let whole = align_up(self.size.checked_add(self.first)?, self.align)? - self.first;
-        let start = pointer.checked_sub(whole)?;
+        let start = pointer.checked_sub(self.depth()?)?;
         let base = to_u64(addr).checked_sub(start)?;
         let end = base.checked_add(to_u64(head + size))?;
         if end > self.image_size {

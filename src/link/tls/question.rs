@@ -93,7 +93,8 @@ impl Placed<'_> {
         if fixed && let Some(room) = Room::of_waiting(wanted) {
             return self.ask_beside(plan, room);
         }
-        let (size, align) = if fixed {
+        let described = |word: &(Ask, Of)| matches!(word, (Ask::Descriptor, Of::Own(_)));
+        let (size, align) = if fixed || plan.words.iter().any(described) {
             stackable(wanted.size, wanted.align)
         } else {
             (wanted.size, wanted.align)

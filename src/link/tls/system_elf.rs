@@ -2,8 +2,11 @@
 //! linker (psABI, "Thread-Local Storage").
 
 use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use low2g_platform::to_u64;
+use low2g_platform::{align_up, to_u64, to_usize};
+
+use crate::link::host::{self, Scope};
 
 const PF_W: u32 = 2;
 
@@ -17,12 +20,34 @@ pub(super) struct Index {
 /// `__tls_get_addr`.
 pub(super) type GetAddr = unsafe extern "C" fn(*const Index) -> *mut c_void;
 
-/// The C library's, which a statically linked program has too.
+/// The dynamic linker's; in a program without one, where module 1 is all there is, our own.
 pub(super) fn get_addr() -> Option<GetAddr> {
-    unsafe extern "C" {
-        fn __tls_get_addr(index: *const Index) -> *mut c_void;
-    }
-    Some(__tls_get_addr)
+    let Some(theirs) = host::symbol(Scope::Process, c"__tls_get_addr", None) else {
+        let depth = ProgramBlock::find()?.depth()?;
+        PROGRAM_DEPTH.store(depth, Ordering::Relaxed);
+        return Some(program_get_addr);
+    };
+    let theirs = std::ptr::with_exposed_provenance::<()>(to_usize(theirs));
+    // SAFETY: a function pointer needs the address of such a function: psABI and the systems'
+    // interfaces fix that of `__tls_get_addr`.
+    Some(unsafe { std::mem::transmute::<*const (), GetAddr>(theirs) })
+}
+
+/// From the start of the program's block to the thread pointer, bytes. A number that is stored
+/// before code that reads it is made.
+static PROGRAM_DEPTH: AtomicU64 = AtomicU64::new(0);
+
+/// `__tls_get_addr` of the program's own block. Keeps what a compiler might wrongly expect to be
+/// kept, as the dynamic linker's does.
+#[unsafe(naked)]
+unsafe extern "C" fn program_get_addr(_index: *const Index) -> *mut c_void {
+    std::arch::naked_asm!(
+        "mov rax, fs:[0]",
+        "sub rax, [rip + {depth}]",
+        "add rax, [rdi + 8]",
+        "ret",
+        depth = sym PROGRAM_DEPTH,
+    )
 }
 
 /// The calling thread's thread pointer.
@@ -90,6 +115,14 @@ impl ProgramBlock {
         // SAFETY: the callback takes `data` for the &mut Option that it is, during the call only.
         unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
         found
+    }
+
+    /// Bytes from its start to the thread pointer.
+    ///
+    /// glibc, elf/dl-tls.c: the block ends at the thread pointer, its size rounded up so that its
+    /// start has the image's remainder.
+    pub(super) fn depth(&self) -> Option<u64> {
+        Some(align_up(self.size.checked_add(self.first)?, self.align)? - self.first)
     }
 }
 

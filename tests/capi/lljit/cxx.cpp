@@ -1,4 +1,4 @@
-// Exceptions, thread-local variables, constructors and an inline function, under the small static model.
+// Exceptions, constructors and an inline function, under the small static model.
 #include <stdexcept>
 #include <string>
 
@@ -15,9 +15,6 @@ struct Noted {
   ~Noted() { note(2); }
 };
 Noted noted;
-
-thread_local int own = 7;
-thread_local int zero;
 
 extern "C" {
 int doubled(int value) { return step(2 * value); }
@@ -44,7 +41,4 @@ int catches_the_host_s(void (*function)()) {
   }
   return 0;
 }
-
-int *address_of_own() { return &own; }
-int next() { return own++ + zero++; }
 }

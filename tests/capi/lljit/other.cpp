@@ -1,5 +1,4 @@
-// Another object: thread-local variables of cxx.cpp, its inline function, its exceptions.
-extern thread_local int own;
+// Another object: the inline function of cxx.cpp, its exceptions.
 extern "C" void throws(int value);
 
 inline int *shared_counter() {
@@ -8,7 +7,6 @@ inline int *shared_counter() {
 }
 
 extern "C" {
-int *own_from_outside() { return &own; }
 int *counter_of_other() { return shared_counter(); }
 
 int catches_the_other_s(int value) {

@@ -54,6 +54,9 @@ pub struct Capabilities {
     pub second_views: bool,
     /// Private writable memory may become executable later (false under `PR_SET_MDWE`, ACG).
     pub protect_to_execute: bool,
+    /// [`Platform::release`] of part of a claim frees its addresses at once (not on Windows, where
+    /// they come free with the claim's last part).
+    pub partial_release: bool,
     /// [`Platform::guard`] works inside a mapping without splitting it (`MADV_GUARD_INSTALL`).
     pub guard_in_place: bool,
     /// [`Platform::seal`] works (`mseal`).
@@ -200,7 +203,7 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
     /// The system refuses (no memfd, a limit), with the call and its code.
     fn new_backing(&self, len: u64) -> Result<Box<dyn Backing>, PlatformError>;
 
-    /// Maps `range.len()` bytes of `backing` from `offset` at exactly `range`, never replacing.
+    /// Maps `range.len()` bytes of `backing` from `offset`, a multiple of the granularity, at exactly `range`, never replacing.
     /// A [`Protection::ReadExecute`] view can never be made writable again where the system
     /// offers that (Linux: mapped from a read-only reopening).
     ///
@@ -266,7 +269,9 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
     /// on what they held; other views of the same backing lose it too.
     unsafe fn discard(&self, range: AddrRange) -> Result<(), PlatformError>;
 
-    /// Gives claimed address space back. May cover part of a claim.
+    /// Gives claimed address space back. May cover part of a claim, or of several: the part's memory
+    /// is freed and any access to it faults; its addresses may be others' at once, or, without
+    /// [`Capabilities::partial_release`], when the last part of the claim goes.
     ///
     /// # Errors
     /// The system refuses (`max_map_count` on a split): the range is then still mapped.

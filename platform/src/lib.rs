@@ -1,8 +1,8 @@
 //! `low2g-platform`: what an operating system must supply to low2g.
 //!
 //! Layers: this crate imports nothing of low2g. [`contract`] is the port
-//! contract, [`linux`], [`freebsd`] and [`macos`] are backends, [`sim`] a simulated kernel with one
-//! personality an operating system, on which the real backends run too.
+//! contract, [`linux`], [`freebsd`], [`macos`] and [`windows`] are backends, [`sim`] a simulated
+//! kernel with one personality an operating system, on which the real backends run too.
 
 pub mod contract;
 mod errno;
@@ -16,6 +16,7 @@ mod regions;
 pub mod sim;
 pub mod unsupported;
 mod view_set;
+pub mod windows;
 
 pub use contract::{Backing, Capabilities, Config, Holder, Platform, Protection, Region};
 pub use error::{ClaimError, NoLowWindow, PlatformError};
@@ -41,7 +42,17 @@ mod choice {
         Ok(std::sync::Arc::new(crate::macos::native()?))
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "macos")))]
+    #[cfg(windows)]
+    pub(super) fn native() -> Result<std::sync::Arc<dyn crate::Platform>, crate::PlatformError> {
+        Ok(std::sync::Arc::new(crate::windows::native()?))
+    }
+
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "freebsd",
+        target_os = "macos",
+        windows
+    )))]
     pub(super) use crate::unsupported::native;
 }
 

@@ -3,14 +3,14 @@
 mod common;
 
 use common::suite::{exact, hinted, suite, views};
-use common::{OnClaims, PAGE, alone, pages, range, survey};
+use common::{OnClaims, alone, count_in_units_of, pages, range};
 use low2g_platform::macos::Machine;
 use low2g_platform::sim::{FreeBsdOptions, LowMemory, MacOsOptions, SimOptions, Simulated};
 use low2g_platform::{AddrRange, Platform, Protection, native, sim};
 
 /// Each test of the running system has an area of its own: they share one process.
 fn native_area(number: u64) -> AddrRange {
-    AddrRange::at(0x1000_0000 + number * 0x100_0000, 64 * PAGE).expect("low")
+    AddrRange::at(0x1000_0000 + number * 0x100_0000, 0x40_0000).expect("low")
 }
 
 #[test]
@@ -28,6 +28,7 @@ fn running_system_high() {
     let platform = native().expect("this system has low memory");
     let hint = range(0x2000_0000_0000, 0x2000_0100_0000);
     assert!(hint.end() <= platform.config().user_end);
+    count_in_units_of(&*platform);
     exact(&*platform, hint);
     views(&*platform, hint);
     hinted(&*platform, hint);
@@ -37,6 +38,7 @@ fn running_system_high() {
 fn running_system_sealed_pages_stay() {
     let _alone = alone();
     let platform = native().expect("this system has low memory");
+    count_in_units_of(&*platform);
     let claim = pages(native_area(2), 0, 1);
     platform.claim_exact(claim, Protection::Read).expect("free");
     match platform.finalize(claim) {
@@ -67,9 +69,9 @@ fn running_system_shares_one_anchor() {
         .low_window
         .clone()
         .expect("Linux has low memory");
-    let bottom = AddrRange::at(window.start(), PAGE).expect("low");
+    let bottom = AddrRange::at(window.start(), common::PAGE).expect("low");
     assert_eq!(
-        survey(&first, bottom).len(),
+        common::survey(&first, bottom).len(),
         1,
         "somebody holds the bottom page"
     );

@@ -34,6 +34,7 @@ pub(super) fn probe<S: Syscalls>(sys: &S) -> Result<Probed, PlatformError> {
         low_claims: low_claims(sys, page_size),
         second_views: sys.shm_open_anon().map(|fd| sys.close(fd)).is_ok(),
         protect_to_execute: protect_to_execute(sys, page_size, prot_max),
+        partial_release: true,
         guard_in_place: false,
         seal: false,
         jit_pages: false,

@@ -48,6 +48,7 @@ pub(super) fn probe<S: Syscalls>(sys: &S, options: &Options) -> Result<Probed, P
         low_claims: low_claims(sys, page_size),
         second_views: views::create(sys).map(|fd| sys.close(fd)).is_ok(),
         protect_to_execute: protect_to_execute(sys, page_size),
+        partial_release: true,
         guard_in_place: sys.madvise(0, 0, abi::MADV_GUARD_INSTALL).is_ok(),
         seal: sys.mseal(0, 0).is_ok(),
         jit_pages: false,

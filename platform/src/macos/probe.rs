@@ -43,6 +43,7 @@ pub(super) fn config<S: Syscalls>(sys: &Arc<S>, pagezero: AddrRange) -> Config {
         low_claims: low_window.is_ok(),
         second_views: second_views(sys, page_size),
         protect_to_execute: protect_to_execute(&**sys, page_size),
+        partial_release: true,
         guard_in_place: false,
         seal: false,
         jit_pages: sys.jit_supported(),

@@ -107,19 +107,18 @@ public:
   // gets others. MCJIT asks without `ErrMsg` and goes on whatever the answer: it is stopped here.
   bool finalizeMemory(std::string *ErrMsg = nullptr) override {
     Code = ReadOnly = ReadWrite = Slab();
-    if (!Refused.empty()) {
-      std::string Why = "low2g: " + std::exchange(Refused, std::string());
-      if (ErrMsg == nullptr)
-        llvm::report_fatal_error(llvm::StringRef(Why));
-      *ErrMsg = std::move(Why);
-      return true;
-    }
     char *Text = nullptr;
-    if (low2g_llvm_finalize_memory(Memory, &Text) == 0)
-      return false;
-    if (ErrMsg != nullptr)
-      *ErrMsg = Text != nullptr ? Text : "low2g: memory cannot be finalized";
+    bool Failed = low2g_llvm_finalize_memory(Memory, &Text) != 0;
+    std::string Why = std::exchange(Refused, std::string());
+    if (Why.empty() && Failed)
+      Why = Text != nullptr ? Text : "memory cannot be finalized";
     std::free(Text);
+    if (Why.empty())
+      return false;
+    Why = "low2g: " + Why;
+    if (ErrMsg == nullptr)
+      llvm::report_fatal_error(llvm::StringRef(Why));
+    *ErrMsg = std::move(Why);
     return true;
   }
 

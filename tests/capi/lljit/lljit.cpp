@@ -18,6 +18,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <stdexcept>
 #include <thread>
 
@@ -275,6 +276,49 @@ static void refusals(const std::string &Kind, const char *Cycle, const char *Cxx
   Allocator = Usual;
 }
 
+// A JIT that asks for what makes no sense gets its own kind of error, and loses nothing.
+static void badRequests() {
+  using Manager = low2g::llvm_jit::RTDyldMemoryManager;
+  auto Nothing = Manager::Create(nullptr, LOW2G_CODE_MODEL_SMALL);
+  CHECK(!Nothing);
+  CHECK(toString(Nothing.takeError()).find("NULL") != std::string::npos);
+  auto Wrong = Manager::Create(Allocator, low2g_code_model(77));
+  CHECK(!Wrong);
+  CHECK(toString(Wrong.takeError()).find("77") != std::string::npos);
+  auto Memory = Exit(Manager::Create(Allocator, LOW2G_CODE_MODEL_SMALL));
+  std::string Text;
+  uint8_t *Good = Memory->allocateCodeSection(64, 16, 1, "good");
+  CHECK(Good != nullptr && uintptr_t(Good) < (uint64_t(1) << 31));
+  Good[0] = 0xc3;
+  CHECK(Memory->allocateDataSection(0, 0, 2, "nothing", true) != nullptr);
+  CHECK(!Memory->finalizeMemory(&Text) && !Memory->finalizeMemory(&Text));
+  reinterpret_cast<void (*)()>(uintptr_t(Good))();
+  // More than there is below 2 GiB, and alignments that are none or too great.
+  CHECK(Memory->allocateDataSection(uintptr_t(3) << 30, 16, 3, "large", false) != nullptr);
+  CHECK(Memory->finalizeMemory(&Text) && !Text.empty());
+  CHECK(Memory->allocateCodeSection(UINTPTR_MAX, 16, 4, "endless") == nullptr);
+  CHECK(Memory->finalizeMemory(&Text));
+  CHECK(Memory->allocateCodeSection(16, 24, 5, "crooked") == nullptr);
+  CHECK(Memory->finalizeMemory(&Text));
+  CHECK(Memory->allocateDataSection(16, 1u << 31, 6, "far apart", false) != nullptr);
+  CHECK(Memory->finalizeMemory(&Text));
+  CHECK(!Memory->finalizeMemory(&Text));
+  reinterpret_cast<void (*)()>(uintptr_t(Good))();
+  std::vector<std::thread> Threads;
+  std::atomic<int> Low{0};
+  for (unsigned Thread = 0; Thread < 8; ++Thread)
+    Threads.emplace_back([&, Thread] {
+      for (unsigned Round = 0; Round < 20; ++Round) {
+        uint8_t *Data = Memory->allocateDataSection(256, 8, Thread * 20 + Round, "d", false);
+        std::memset(Data, int(Thread), 256);
+        Low += uintptr_t(Data) < (uint64_t(1) << 31);
+      }
+    });
+  for (std::thread &Thread : Threads)
+    Thread.join();
+  CHECK(Low == 160);
+}
+
 int main(int argc, char **argv) {
   CHECK(argc >= 6);
   std::string Kind = argv[1];
@@ -344,7 +388,7 @@ int main(int argc, char **argv) {
   }
   CHECK(Notes[1] == 1 && Notes[2] == 1);
   if (Kind == "rtdyld" || Kind == "rtdyld-objects")
-    refusals(Kind, argv[2], argv[3], argv[6]);
+    badRequests(), refusals(Kind, argv[2], argv[3], argv[6]);
   low2g_statistics Statistics;
   CHECK(low2g_allocator_statistics(Allocator, &Statistics, nullptr) == LOW2G_STATUS_OK);
   CHECK(low2g_allocator_free(Allocator) == LOW2G_STATUS_OK);

@@ -5,7 +5,9 @@ mod common;
 use common::suite::{exact, hinted, suite, views};
 use common::{OnClaims, alone, count_in_units_of, pages, range};
 use low2g_platform::macos::Machine;
-use low2g_platform::sim::{FreeBsdOptions, LowMemory, MacOsOptions, SimOptions, Simulated};
+use low2g_platform::sim::{
+    BoundedAlloc, FreeBsdOptions, LowMemory, MacOsOptions, SimOptions, Simulated, WindowsOptions,
+};
 use low2g_platform::{AddrRange, Platform, Protection, native, sim};
 
 /// Each test of the running system has an area of its own: they share one process.
@@ -216,5 +218,35 @@ fn simulated_macos() {
         let platform = sim::macos(options);
         let kernel = platform.kernel().clone();
         check(name, platform, &kernel, start);
+    }
+}
+
+#[test]
+fn simulated_windows() {
+    let base = WindowsOptions::default;
+    let cases = [
+        ("recent", base()),
+        (
+            "before 1803: no VirtualAlloc2",
+            WindowsOptions {
+                bounded: BoundedAlloc::Missing,
+                ..base()
+            },
+        ),
+        (
+            "Wine 8: lower bounds ignored, a free slot that is refused",
+            WindowsOptions {
+                bounded: BoundedAlloc::IgnoresLowest,
+                refused: vec![range(0x1_0000, 0x3_0000)],
+                ..base()
+            },
+        ),
+    ];
+    for (name, options) in cases {
+        println!("Windows, {name}: {options:?}");
+        let platform = sim::windows(options);
+        let kernel = platform.kernel().clone();
+        check(name, platform, &kernel, SIMULATED);
+        assert_eq!(kernel.committed(), 0, "{name}");
     }
 }

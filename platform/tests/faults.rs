@@ -8,8 +8,10 @@ use low2g_platform::linux::abi::Errno;
 use low2g_platform::linux::{LinuxPlatform, Options};
 use low2g_platform::macos::abi::KernReturn;
 use low2g_platform::sim::{
-    FreeBsdOptions, MacOsOptions, SimFreeBsd, SimLinux, SimMacOs, SimOptions, Simulated,
+    FreeBsdOptions, MacOsOptions, SimFreeBsd, SimLinux, SimMacOs, SimOptions, SimWindows,
+    Simulated, WindowsOptions,
 };
+use low2g_platform::windows::abi::Win32Error;
 use low2g_platform::{AddrRange, ClaimError, Platform, Protection, sim};
 use std::fmt::Debug;
 
@@ -42,7 +44,16 @@ const MACOS_CODES: [KernReturn; 5] = [
     KernReturn::NOT_SUPPORTED,
 ];
 
-const AREA: AddrRange = range(0x1000_0000, 0x1004_0000);
+const WINDOWS_CODES: [Win32Error; 6] = [
+    Win32Error::INVALID_ADDRESS,
+    Win32Error::INVALID_PARAMETER,
+    Win32Error::NOT_ENOUGH_MEMORY,
+    Win32Error::COMMITMENT_LIMIT,
+    Win32Error::ACCESS_DENIED,
+    Win32Error::DYNAMIC_CODE_BLOCKED,
+];
+
+const AREA: AddrRange = range(0x1000_0000, 0x1020_0000);
 
 /// Where there is no low memory.
 const HIGH: AddrRange = range(0x20_0000_0000, 0x20_0010_0000);
@@ -189,6 +200,31 @@ fn every_call_fails_once_at_every_position_on_macos() {
                 let kernel = SimMacOs::new(options.clone());
                 let platform = || MacOsPlatform::new(kernel.clone()).ok();
                 run(&kernel, platform, position, code.0, &options)
+            });
+        }
+    }
+}
+
+#[test]
+fn every_call_fails_once_at_every_position_on_windows() {
+    use low2g_platform::sim::BoundedAlloc;
+    use low2g_platform::windows::WindowsPlatform;
+    for bounded in [
+        BoundedAlloc::Works,
+        BoundedAlloc::IgnoresLowest,
+        BoundedAlloc::Missing,
+    ] {
+        let options = WindowsOptions {
+            bounded,
+            ..WindowsOptions::default()
+        };
+        for code in WINDOWS_CODES {
+            at_every_position(30, |position| {
+                let kernel = SimWindows::new(options.clone());
+                let platform = || WindowsPlatform::new(kernel.clone()).ok();
+                let more = run(&kernel, platform, position, code.0, &options);
+                assert_eq!(kernel.committed(), 0, "call {position} fails with {code}");
+                more
             });
         }
     }

@@ -13,6 +13,7 @@ mod kernel;
 pub mod linux;
 pub mod macos;
 mod space;
+pub mod windows;
 
 pub use controls::Simulated;
 pub use freebsd::{FreeBsdOptions, MapExcl, SimFreeBsd};
@@ -20,10 +21,12 @@ pub use kernel::SimKernel;
 pub use linux::{LowMemory, Map32Bit, SimLinux, SimOptions};
 pub use macos::{MacOsOptions, SimMacOs};
 pub use space::{Owner, SimMapping};
+pub use windows::{BoundedAlloc, SimWindows, WindowsOptions};
 
 use crate::freebsd::FreeBsdPlatform;
 use crate::linux::{LinuxPlatform, Options};
 use crate::macos::MacOsPlatform;
+use crate::windows::WindowsPlatform;
 
 /// The Linux backend on a simulated kernel.
 ///
@@ -74,6 +77,23 @@ impl MacOsPlatform<SimMacOs> {
     /// The simulated kernel below, to inspect it and to inject trouble.
     #[must_use]
     pub fn kernel(&self) -> &SimMacOs {
+        self.syscalls()
+    }
+}
+
+/// The Windows backend on a simulated system.
+///
+/// # Panics
+/// Never: what the backend asks at first always works there.
+#[must_use]
+pub fn windows(options: WindowsOptions) -> WindowsPlatform<SimWindows> {
+    WindowsPlatform::new(SimWindows::new(options)).expect("the simulated system has addresses")
+}
+
+impl WindowsPlatform<SimWindows> {
+    /// The simulated kernel below, to inspect it and to inject trouble.
+    #[must_use]
+    pub fn kernel(&self) -> &SimWindows {
         self.syscalls()
     }
 }

@@ -64,6 +64,11 @@ impl<S: Syscalls> WindowsPlatform<S> {
         })
     }
 
+    /// The system below, for this crate only: its calls trust their caller.
+    pub(crate) fn syscalls(&self) -> &S {
+        &self.sys
+    }
+
     /// Asserts what every operation on pages asks of its range.
     fn check(&self, range: AddrRange) {
         let page = self.config.page_size;

@@ -213,6 +213,22 @@ fn requests_that_cannot_be() {
             Err(AllocError::BadRequest { .. })
         ));
     }
+    // Small ones that a pool has ready, too.
+    let ready = low.allocate_raw(100, 8).expect("room");
+    for align in [0, 3, 5, 6, 7, 9, 12, 15, 24, 4097] {
+        for result in [
+            low.allocate_raw(100, align),
+            low.allocate_raw_zeroed(100, align),
+            low.allocate_raw_certified(100, align).map(|(addr, _)| addr),
+        ] {
+            assert!(
+                matches!(result, Err(AllocError::BadRequest { .. })),
+                "{align}: {result:?}"
+            );
+        }
+    }
+    // SAFETY: deallocate_raw needs a block that nobody uses: it was just allocated.
+    unsafe { low.deallocate_raw(ready) }.expect("in use");
     for (size, align) in [(1 << 31, 1), (1 << 62, 1), (1, 1 << 40), (1, 1 << 63)] {
         assert!(
             matches!(low.allocate(size, align), Err(AllocError::Exhausted { .. })),

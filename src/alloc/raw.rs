@@ -35,6 +35,7 @@ impl LowAllocator {
     #[inline]
     pub fn allocate_raw(&self, size: u64, align: u64) -> Result<u64, AllocError> {
         if align <= QUANTUM
+            && align.is_power_of_two()
             && let Some(class) = class_of_size(size)
             && let Some(addr) = self.inner.heap.pick_own(class)
         {

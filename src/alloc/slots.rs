@@ -31,9 +31,12 @@ pub(crate) const CLASSES: usize = 40;
 pub(crate) const MAX_CLASS: u64 = 32 << 10;
 
 /// The number of the class that [`slot_size`] gives for `size` bytes at `align`; `None` if it is
-/// larger than [`MAX_CLASS`].
+/// larger than [`MAX_CLASS`], or `align` is no alignment.
 #[inline]
 pub(crate) fn class_of(size: u64, align: u64) -> Option<usize> {
+    if !align.is_power_of_two() {
+        return None;
+    }
     let slot = if align <= QUANTUM {
         size
     } else {

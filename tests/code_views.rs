@@ -1,0 +1,267 @@
+//! Executable blocks on the running kernel: what the two views may and may not do, at every step
+//! of a block's life, and in a process with limits.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use low2g::alloc::{Builder, CodeViews, LowAllocator, PublishedCode};
+use low2g::platform::{to_u64, to_usize};
+
+const PAGE: u64 = 4096;
+
+/// The map and the descriptors are the process's: one test at a time.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn presets() -> [(&'static str, Builder); 3] {
+    let new = LowAllocator::builder;
+    [
+        ("bare", new().bare()),
+        ("default", new()),
+        ("hardened", new().hardened()),
+    ]
+}
+
+/// The access of the page at `addr` (`r-xs`), or nothing. No page may be writable and executable.
+fn access(addr: u64, step: &str) -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("this is Linux");
+    let mut found = None;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (range, access) = (
+            words.next().expect("a range"),
+            words.next().expect("access"),
+        );
+        assert!(
+            !(access.contains('w') && access.contains('x')),
+            "{step}: {line}"
+        );
+        let (start, end) = range.split_once('-').expect("two addresses");
+        let number = |text| u64::from_str_radix(text, 16).expect("hexadecimal");
+        if (number(start)..number(end)).contains(&addr) {
+            found = Some(access.to_owned());
+        }
+    }
+    found
+}
+
+/// Open files of this process, by what they are.
+fn descriptors() -> BTreeSet<String> {
+    let entries = std::fs::read_dir("/proc/self/fd").expect("this is Linux");
+    let names = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    names
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with("/proc/"))
+        .collect()
+}
+
+/// `mov $value, %eax; ret`
+fn text(value: u32) -> Vec<u8> {
+    let mut text = vec![0xb8];
+    text.extend(value.to_le_bytes());
+    text.push(0xc3);
+    text
+}
+
+fn call(code: &PublishedCode) -> u32 {
+    let entry = std::ptr::with_exposed_provenance::<()>(to_usize(code.exec_addr()));
+    // SAFETY: transmute needs a function of that type there: `text` was published at the address.
+    let function = unsafe { std::mem::transmute::<*const (), extern "C" fn() -> u32>(entry) };
+    function()
+}
+
+fn publish(low: &LowAllocator, value: u32, size: u64) -> PublishedCode {
+    let mut code = low.allocate_code(size, 16).expect("room");
+    let bytes = text(value);
+    code.working_mem()[..bytes.len()].copy_from_slice(&bytes);
+    code.publish().expect("published")
+}
+
+/// What the kernel says to a change of the page at `addr`.
+fn protect(addr: u64, access: i32) -> Result<(), i32> {
+    let page = std::ptr::with_exposed_provenance_mut(to_usize(addr & !(PAGE - 1)));
+    // SAFETY: mprotect needs a mapping of this process: the block's. Where it should succeed, all
+    // that read or run the page still may.
+    if unsafe { libc::mprotect(page, to_usize(PAGE), access) } == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error()
+            .raw_os_error()
+            .expect("a code"))
+    }
+}
+
+#[test]
+fn no_step_makes_a_page_writable_and_executable() {
+    let _turn = turn();
+    for (preset, builder) in presets() {
+        let low = builder.build().expect("low memory");
+        for size in [6, 100, 5_000, 300_000] {
+            let step = |what: &str| format!("{preset}, {size} bytes: {what}");
+            let mut code = low.allocate_code(size, 16).expect("room");
+            let exec = code.exec_addr();
+            assert_eq!(code.views(), CodeViews::Two, "{preset}");
+            assert!(exec < 1 << 31);
+            let write = to_u64(code.working_mem().as_ptr().addr());
+            let look = |what: &str| (access(exec, &step(what)), access(write, &step(what)));
+            assert_eq!(
+                look("allocated"),
+                (Some("r-xs".into()), Some("rw-s".into())),
+                "{preset}"
+            );
+            let bytes = text(7);
+            code.working_mem()[..bytes.len()].copy_from_slice(&bytes);
+            look("written");
+            let code = code.publish().expect("two views need no call");
+            assert_eq!(
+                look("published").0.as_deref(),
+                Some("r-xs"),
+                "{}",
+                step("published")
+            );
+            assert_eq!(call(&code), 7);
+            drop(code);
+            look("freed");
+            let again = publish(&low, 8, size);
+            look("used again");
+            assert_eq!(call(&again), 8);
+            drop(again);
+            low.trim();
+            look("trimmed");
+        }
+        drop(low);
+        access(0, preset);
+    }
+}
+
+/// The execute view comes from a descriptor that cannot write, so nothing makes it writable.
+#[test]
+fn the_execute_view_cannot_regain_write() {
+    let _turn = turn();
+    for (preset, builder) in presets() {
+        let low = builder.build().expect("low memory");
+        for size in [64, 20_000] {
+            let code = publish(&low, 9, size);
+            let exec = code.exec_addr();
+            for wanted in [
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
+                libc::PROT_WRITE,
+            ] {
+                assert_eq!(
+                    protect(exec, wanted),
+                    Err(libc::EACCES),
+                    "{preset}, {size} bytes, access {wanted}"
+                );
+            }
+            // What it has it may be given again.
+            assert_eq!(protect(exec, libc::PROT_READ | libc::PROT_EXEC), Ok(()));
+            assert_eq!(call(&code), 9);
+        }
+    }
+}
+
+#[test]
+fn no_descriptor_stays_open() {
+    let _turn = turn();
+    let before = descriptors();
+    for (preset, builder) in presets() {
+        let low = builder.build().expect("low memory");
+        let codes: Vec<_> = (0..200)
+            .map(|value| publish(&low, value, 16 + u64::from(value) * 50))
+            .collect();
+        assert_eq!(descriptors(), before, "{preset}");
+        drop(codes);
+        drop(low);
+        assert_eq!(descriptors(), before, "{preset}");
+    }
+}
+
+/// Between blocks, and where one was, stands `int3`: a jump there stops.
+#[test]
+fn what_is_no_code_stops_who_runs_it() {
+    let _turn = turn();
+    let low = LowAllocator::builder().bare().build().expect("low memory");
+    let codes: Vec<_> = (0..40).map(|value| publish(&low, value, 16)).collect();
+    let used: BTreeSet<u64> = codes.iter().map(PublishedCode::exec_addr).collect();
+    let pages: BTreeSet<u64> = used.iter().map(|addr| addr & !(PAGE - 1)).collect();
+    let read = |page: u64| {
+        let at = std::ptr::with_exposed_provenance::<u8>(to_usize(page));
+        // SAFETY: from_raw_parts needs that many readable bytes that nobody writes meanwhile: a
+        // page of the arena, and this test is the only user of its allocator.
+        unsafe { std::slice::from_raw_parts(at, to_usize(PAGE)) }.to_vec()
+    };
+    let mut gaps = 0;
+    for &page in &pages {
+        for (slot, bytes) in (page..).step_by(16).zip(read(page).chunks(16)) {
+            if !used.contains(&slot) {
+                assert_eq!(bytes, [0xcc; 16], "{slot:#x}");
+                gaps += 1;
+            }
+        }
+    }
+    assert!(gaps > 0, "some slots of these pages are free");
+    // One stays, so that its page does.
+    let (kept, freed) = codes.split_at(1);
+    let kept_at = kept[0].exec_addr();
+    let same_page: Vec<u64> = freed
+        .iter()
+        .map(PublishedCode::exec_addr)
+        .filter(|addr| addr & !(PAGE - 1) == kept_at & !(PAGE - 1))
+        .collect();
+    let mut codes = codes;
+    let kept = codes.swap_remove(0);
+    drop(codes);
+    let page = kept_at & !(PAGE - 1);
+    let bytes = read(page);
+    for addr in same_page {
+        let at = to_usize(addr - page);
+        assert_eq!(bytes[at..at + 16], [0xcc; 16], "{addr:#x} was freed");
+    }
+    assert_eq!(call(&kept), 0);
+}
+
+/// A file in memory obeys RLIMIT_FSIZE; code is then written in one view, and executed there later.
+#[test]
+fn a_small_limit_of_file_size_is_no_obstacle() {
+    const CASE: &str = "LOW2G_TEST_FILE_SIZE";
+    let _turn = turn();
+    if std::env::var_os(CASE).is_none() {
+        let program = std::env::current_exe().expect("a program has a path");
+        let name = "a_small_limit_of_file_size_is_no_obstacle";
+        let mut again = Command::new(program);
+        again.args([name, "--exact", "--nocapture", "--test-threads=1"]);
+        let output = again.env(CASE, "1").output().expect("it runs again");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && text.contains("ran under limits"),
+            "{}\n{text}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
+    for limit in [0, 1, 4096, 100_000, 1 << 20] {
+        let limits = libc::rlimit {
+            rlim_cur: limit,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: setrlimit reads the structure that the pointer names.
+        let result = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limits) };
+        assert_eq!(result, 0);
+        for (_, builder) in presets() {
+            let low = builder.build().expect("low memory");
+            for size in [16, 5_000, 300_000] {
+                let code = publish(&low, 11, size);
+                access(code.exec_addr(), "under a limit");
+                assert_eq!(call(&code), 11);
+            }
+        }
+    }
+    println!("ran under limits");
+}

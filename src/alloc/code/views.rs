@@ -43,8 +43,9 @@ impl LowAllocator {
         if !config.capabilities.second_views && private_works {
             return Ok(None);
         }
-        let page = config.page_size;
-        let Some(all) = bytes.checked_add(2 * page) else {
+        // Offsets of views are multiples of the granularity: so is the room before the slots.
+        let edges = config.granularity + config.page_size;
+        let Some(all) = bytes.checked_add(edges) else {
             return Err(AllocError::BadRequest {
                 what: "size",
                 value: bytes,
@@ -75,17 +76,13 @@ impl LowAllocator {
         guarded: bool,
     ) -> Result<Views, AllocError> {
         let config = self.platform().config();
-        let page = config.page_size;
-        let before = if guarded && align <= config.granularity {
-            page
-        } else {
-            0
-        };
+        let (front, page) = (config.granularity, config.page_size);
+        let before = if guarded && align <= front { front } else { 0 };
         let after = if guarded { page } else { 0 };
-        let slots = backing.len() - 2 * page;
+        let slots = backing.len() - front - page;
         let source = Source::View {
             backing,
-            offset: page - before,
+            offset: front - before,
             protection: Protection::ReadExecute,
         };
         let size = before + slots + after;
@@ -99,7 +96,7 @@ impl LowAllocator {
             exec.kept = true;
         }
         Ok(Views {
-            write_base: write.range.start() + page,
+            write_base: write.range.start() + front,
             exec,
             write,
             slots,
@@ -110,7 +107,8 @@ impl LowAllocator {
     /// A view in a random stretch; in another one where all of that is taken, as large parts
     /// of the address space are in processes that reserve it (sanitizers, Java, Go).
     fn claim_write_view(&self, backing: &dyn Backing) -> Result<View, AllocError> {
-        let page = self.page_size();
+        let config = self.platform().config();
+        let (front, page) = (config.granularity, config.page_size);
         let source = Source::View {
             backing,
             offset: 0,
@@ -127,7 +125,7 @@ impl LowAllocator {
                 other => break other?.0,
             }
         };
-        let inside = part(view.range.start() + page, backing.len() - 2 * page);
+        let inside = part(view.range.start() + front, backing.len() - front - page);
         close_edges(&view, inside)?;
         Ok(view)
     }

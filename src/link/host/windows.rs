@@ -201,15 +201,33 @@ pub(crate) fn exit_calls() -> &'static ExitCalls {
     &NONE
 }
 
-/// The process's environment, as C sees it.
+/// The process's environment, as C sees it: `_environ` of the C library that is loaded, `msvcrt.dll`
+/// or the universal one, which has a function for it.
 pub(crate) fn environment() -> *const *const c_char {
-    unsafe extern "C" {
-        fn __p__environ() -> *const *const *const c_char;
+    struct Nothing([*const c_char; 1]);
+    // SAFETY: the one pointer is null and never changes.
+    unsafe impl Sync for Nothing {}
+    static NOTHING: Nothing = Nothing([std::ptr::null()]);
+    let list = variable().filter(|list| !list.is_null());
+    list.unwrap_or(NOTHING.0.as_ptr())
+}
+
+fn variable() -> Option<*const *const c_char> {
+    type Variable = *const *const *const c_char;
+    if let Some(addr) = symbol(Scope::Process, c"_environ", None) {
+        let variable: Variable = std::ptr::with_exposed_provenance(to_usize(addr));
+        // SAFETY: a C library's variable of this name is such a pointer, and stays.
+        return Some(unsafe { variable.read() });
     }
-    // SAFETY: the C runtime's function has no precondition.
-    let environ = unsafe { __p__environ() };
-    // SAFETY: it points at the C runtime's `_environ`.
-    unsafe { environ.read() }
+    let addr = symbol(Scope::Process, c"__p__environ", None)?;
+    let function = std::ptr::with_exposed_provenance::<()>(to_usize(addr));
+    // SAFETY: the universal C library declares the function of this name so.
+    let function =
+        unsafe { std::mem::transmute::<*const (), unsafe extern "C" fn() -> Variable>(function) };
+    // SAFETY: it has no precondition.
+    let variable = unsafe { function() };
+    // SAFETY: it points at the C library's variable, which stays.
+    Some(unsafe { variable.read() })
 }
 
 /// Windows has no signals that Rust's runtime takes.

@@ -39,9 +39,6 @@ pub(super) fn protect(_addr: usize, _len: usize, _writable: bool) -> Result<(), 
 pub(super) struct ProgramBlock {
     pub(super) image: u64,
     pub(super) image_size: u64,
-    pub(super) size: u64,
-    pub(super) align: u64,
-    pub(super) first: u64,
     pub(super) protected: bool,
 }
 

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use low2g::alloc::{LowAllocator, LowGlobal};
 
@@ -11,6 +12,33 @@ static LOW: LowGlobal = LowGlobal::with(|| LowAllocator::builder().hardened());
 
 fn is_low<T>(value: &T) -> bool {
     std::ptr::from_ref(value).addr() < 1 << 31
+}
+
+/// Where a constructor of the program has put something, before main and before the standard
+/// library is set up.
+static EARLY: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn before_main() {
+    let early = Box::leak(Box::new([5_u8; 100]));
+    EARLY.store(
+        std::ptr::from_ref(early).expose_provenance(),
+        Ordering::Relaxed,
+    );
+}
+
+// SAFETY: the section holds addresses of functions that the C library calls with arguments that
+// they may ignore; this is one, of the right size.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+
+#[test]
+fn constructors_before_main_allocate_low() {
+    let addr = EARLY.load(Ordering::Relaxed);
+    assert!(addr != 0 && addr < 1 << 31, "{addr:#x}");
+    let early = std::ptr::with_exposed_provenance::<[u8; 100]>(addr);
+    // SAFETY: read needs a valid value there: the constructor left it, for ever.
+    assert_eq!(unsafe { early.read() }, [5; 100]);
 }
 
 /// Allocates when the thread that made it ends.

@@ -1,6 +1,8 @@
 //! What compilers make of C that uses data and functions defined elsewhere: every reference
 //! is found by linear decoding and gets an island.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod island_support;
 #[allow(dead_code, reason = "each test binary uses a part of what they share")]
 mod support;

@@ -1,6 +1,8 @@
 //! Every form that compilers give to an instruction with a far operand, assembled by the
 //! system's assembler and run for real, natively and through its island.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod island_support;
 
 use island_support::Rng;

@@ -1,6 +1,8 @@
 //! Every instruction with a memory or 32-bit immediate operand that the decoder knows, with
 //! random operands, run natively and through its island. What this processor cannot run
 //! faults natively and is left out; nothing else is.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,

@@ -1,6 +1,8 @@
 //! Modules load where the process may not make written memory executable (`PR_SET_MDWE`).
 //! In a test binary of its own: the setting is for good.
 
+#![cfg(target_os = "linux")]
+
 use low2g::alloc::{AllocError, LowAllocator};
 use low2g::link::{Input, Session};
 use low2g::place::{PlaceError, Placer, SectionKind, SectionRequest};

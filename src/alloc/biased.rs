@@ -159,6 +159,10 @@ impl<T> BiasedLock<T> {
     /// As `lock_for_all`, but gives up instead of waiting: for models, in which a thread may look
     /// for ever without seeing what another has done.
     #[cfg(test)]
+    #[cfg_attr(
+        not(target_os = "linux"),
+        allow(dead_code, reason = "the models run on Linux")
+    )]
     pub(crate) fn try_lock_for_all<B: Barrier + ?Sized>(
         &self,
         cores: &B,

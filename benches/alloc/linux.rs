@@ -2,12 +2,10 @@
 //!
 //! `cargo bench --bench alloc`; each name says the preset and the placement.
 
-#![cfg(target_os = "linux")]
-
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group};
 use low2g::alloc::{Builder, LowAllocator, MapRequest, Placement};
 
 /// Live blocks of the pairs.
@@ -339,4 +337,3 @@ criterion_group! {
     config = Criterion::default().sample_size(30);
     targets = pairs, large_blocks, surveys, publish
 }
-criterion_main!(benches);

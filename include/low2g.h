@@ -388,9 +388,13 @@ enum low2g_status low2g_module_unload(low2g_module *module,
                                       char **error);
 
 // A session. `allocator` places its modules; NULL for one of its own with the default settings.
-// `options` is NULL or `key=value` pairs joined by commas: `model=small|medium|large`,
+// `options` is NULL or `key=value` pairs joined by commas: `model=small|medium|large|small-pic`,
 // `relax=none|pcrel|all`, `far-data=island|error`, `debugger=traced|always|never`, `entry=SYM`,
 // `whole-archive=yes|no`, `scatter=yes|no`, `share-hidden=yes|no`, `process-symbols=yes|no`.
+//
+// A named model other than `small-pic` is that of static code: an allocator whose reach does not serve
+// it is refused with `LOW2G_STATUS_REACH_TOO_WIDE`. Where none is named, each object is held to what
+// it needs when it is linked.
 //
 // Returns NULL on failure; then `*error`, if `error` is not NULL, is a text to `free`.
 low2g_session *low2g_session_new(const low2g_allocator *allocator,

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use crate::alloc::LowAllocator;
 use crate::link::LinkOptions;
+use crate::place::CodeModel;
 
 use super::status::Failure;
 
@@ -120,16 +121,24 @@ pub(super) fn allocator(options: &str) -> Result<LowAllocator, Failure> {
 pub(super) struct SessionOptions {
     pub(super) link: LinkOptions,
     pub(super) process_symbols: bool,
+    /// The model of static code that was named: absolute addresses, which the reach must serve.
+    pub(super) absolute: Option<CodeModel>,
 }
 
 /// The session that `options` describe.
 pub(super) fn session(options: &str) -> Result<SessionOptions, Failure> {
     let mut all = LinkOptions::default();
     let mut process_symbols = true;
+    let mut absolute = None;
     for (key, text) in pairs(options) {
         match key {
             "process-symbols" => process_symbols = yes_or_no(key, text)?,
-            "model" => all.model = value(key, text)?,
+            // A link keeps distances of 32 bits within any reach.
+            "model" if text == "small-pic" => (all.model, absolute) = (CodeModel::Small, None),
+            "model" => {
+                all.model = value(key, text)?;
+                absolute = Some(all.model);
+            }
             "relax" => all.relax = value(key, text)?,
             "far-data" => all.far_data = value(key, text)?,
             "debugger" => all.debugger = value(key, text)?,
@@ -148,5 +157,6 @@ pub(super) fn session(options: &str) -> Result<SessionOptions, Failure> {
     Ok(SessionOptions {
         link: all,
         process_symbols,
+        absolute,
     })
 }

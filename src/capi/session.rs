@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use crate::alloc::LowAllocator;
+use crate::jit::{Relocations, check_reach};
 use crate::link::{Input, Session};
 
 use super::allocator::{low2g_allocator, set};
@@ -94,9 +95,13 @@ pub(super) unsafe fn state(session: *const low2g_session) -> Result<Arc<State>, 
 }
 
 /// A session. `allocator` places its modules; NULL for one of its own with the default settings.
-/// `options` is NULL or `key=value` pairs joined by commas: `model=small|medium|large`,
+/// `options` is NULL or `key=value` pairs joined by commas: `model=small|medium|large|small-pic`,
 /// `relax=none|pcrel|all`, `far-data=island|error`, `debugger=traced|always|never`, `entry=SYM`,
 /// `whole-archive=yes|no`, `scatter=yes|no`, `share-hidden=yes|no`, `process-symbols=yes|no`.
+///
+/// A named model other than `small-pic` is that of static code: an allocator whose reach does not serve
+/// it is refused with `LOW2G_STATUS_REACH_TOO_WIDE`. Where none is named, each object is held to what
+/// it needs when it is linked.
 ///
 /// Returns NULL on failure; then `*error`, if `error` is not NULL, is a text to `free`.
 #[unsafe(no_mangle)]
@@ -114,6 +119,9 @@ pub unsafe extern "C" fn low2g_session_new(
         };
         // SAFETY: the caller's string.
         let options = options::session(unsafe { options::optional_text(options, "options") }?)?;
+        if let Some(model) = options.absolute {
+            check_reach(&low, model, Relocations::Absolute)?;
+        }
         let mut session = Session::with_allocator(low).options(options.link);
         if !options.process_symbols {
             session = session.without_process_symbols();

@@ -242,6 +242,18 @@ static void misuse(low2g_session *session)
     FAILS(low2g_session_load(session, &module, &error), LOW2G_STATUS_WRONG_ORDER, "nothing was added");
     CHECK(low2g_session_new(NULL, "model=tiny", &error) == NULL);
     expect_text(&error, "model=tiny");
+    low2g_allocator *wide = low2g_allocator_new("reach=4g", &error);
+    CHECK(low2g_session_new(wide, "model=small", &error) == NULL);
+    CHECK(low2g_last_status() == LOW2G_STATUS_REACH_TOO_WIDE);
+    expect_text(&error, "small code model has absolute 32-bit addresses");
+    CHECK(low2g_session_new(wide, "relax=all,model=medium", &error) == NULL);
+    expect_text(&error, "medium code model");
+    const char *const served[] = {NULL, "model=large", "model=small-pic", "model=small,model=small-pic"};
+    for (size_t i = 0; i < sizeof served / sizeof *served; i++) {
+        low2g_session *any = low2g_session_new(wide, served[i], &error);
+        CHECK(any != NULL && low2g_session_free(any) == LOW2G_STATUS_OK);
+    }
+    CHECK(low2g_allocator_free(wide) == LOW2G_STATUS_OK);
     CHECK(low2g_session_new(NULL, "speed=high", &error) == NULL);
     expect_text(&error, "option speed");
 }

@@ -44,7 +44,8 @@ class ObjectLayer : public llvm::orc::ObjectLayer,
                     private llvm::orc::ResourceManager {
 public:
   // A layer with memory from `Allocator` (NULL: an allocator of its own with the default settings).
-  // `Options` are those of low2g_session_new: "model=small" (the default), "relax=all" and so on.
+  // `Options` are those of low2g_session_new: "model=small" (static code; an allocator that does not
+  // serve it is refused here), "model=small-pic", "relax=all" and so on.
   static llvm::Expected<std::unique_ptr<ObjectLayer>>
   Create(llvm::orc::ExecutionSession &ES,
          const low2g_allocator *Allocator = nullptr,

@@ -319,6 +319,13 @@ static void badRequests() {
   CHECK(Low == 160);
 }
 
+template <typename T> static void refused(Expected<T> Made) {
+  CHECK(!Made);
+  std::string Reason = toString(Made.takeError());
+  CHECK(Reason.find("code model") != std::string::npos);
+  CHECK(Reason.find("0x100000000") != std::string::npos);
+}
+
 int main(int argc, char **argv) {
   CHECK(argc >= 6);
   std::string Kind = argv[1];
@@ -392,12 +399,17 @@ int main(int argc, char **argv) {
   low2g_statistics Statistics;
   CHECK(low2g_allocator_statistics(Allocator, &Statistics, nullptr) == LOW2G_STATUS_OK);
   CHECK(low2g_allocator_free(Allocator) == LOW2G_STATUS_OK);
-  // A reach that does not serve the model is refused when memory is made.
+  // A reach that does not serve the model is refused when memory is made, by each.
   Allocator = low2g_allocator_new("reach=4g", &Text);
-  auto Refused = low2g::llvm_jit::RTDyldMemoryManager::Create(Allocator, LOW2G_CODE_MODEL_SMALL);
-  CHECK(!Refused);
-  std::string Reason = toString(Refused.takeError());
-  CHECK(Reason.find("4g") != std::string::npos || Reason.find("reach") != std::string::npos);
+  namespace jit = low2g::llvm_jit;
+  for (auto Model : {LOW2G_CODE_MODEL_SMALL, LOW2G_CODE_MODEL_MEDIUM, LOW2G_CODE_MODEL_SMALL_PIC}) {
+    refused(jit::RTDyldMemoryManager::Create(Allocator, Model));
+    refused(jit::JITLinkMemoryManager::Create(Allocator, Model));
+  }
+  auto Other = makeJit("rtdyld-any");
+  refused(jit::ObjectLayer::Create(Other->getExecutionSession(), Allocator, "model=small"));
+  Exit(jit::RTDyldMemoryManager::Create(Allocator, LOW2G_CODE_MODEL_LARGE).takeError());
+  Exit(jit::JITLinkMemoryManager::Create(Allocator, LOW2G_CODE_MODEL_LARGE).takeError());
   CHECK(low2g_allocator_free(Allocator) == LOW2G_STATUS_OK);
   return 0;
 }

@@ -22,7 +22,7 @@ use low2g::link::{ExternalKind, Input, LinkFailure, LinkOptions};
 use low2g::place::Placer;
 
 /// No input of a few kilobytes takes longer, on a slow machine and without optimisation.
-const HANG: Duration = Duration::from_secs(20);
+const HANG: Duration = Duration::from_secs(300);
 
 fn demo() -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/demo/demo.o");

@@ -9,8 +9,8 @@
 #include "llvm/Support/ErrorHandling.h"
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -132,6 +132,11 @@ public:
   }
 
 private:
+  struct Free {
+    void operator()(uint8_t *Start) const { std::free(Start); }
+  };
+  using Unused = std::unique_ptr<uint8_t, Free>;
+
   // One section for several of LLVM's.
   struct Slab {
     uintptr_t Next = 0;
@@ -166,7 +171,8 @@ private:
     if ((Align & (Align - 1)) != 0 || Size > UINTPTR_MAX / 4 ||
         Align > UINTPTR_MAX / 4)
       return nullptr;
-    std::unique_ptr<uint8_t[]> Bytes(new (std::nothrow) uint8_t[Size + Align]());
+    // Fresh pages, of which only those take memory that RuntimeDyld writes.
+    Unused Bytes(static_cast<uint8_t *>(std::calloc(Size + Align, 1)));
     if (Bytes == nullptr)
       return nullptr;
     auto Start = reinterpret_cast<uintptr_t>(Bytes.get());
@@ -204,7 +210,7 @@ private:
   Spread How;
   Slab Code, ReadOnly, ReadWrite;
   std::string Refused; // Why, if something was.
-  std::vector<std::unique_ptr<uint8_t[]>> NeverRun;
+  std::vector<Unused> NeverRun;
 };
 
 } // namespace llvm_jit

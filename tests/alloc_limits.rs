@@ -3,32 +3,13 @@
 
 #![cfg(target_os = "linux")]
 
-use std::process::Command;
+#[path = "alloc_support/alone.rs"]
+mod alone;
 
+use alone::alone;
 use low2g::alloc::{AllocError, Builder, LowAllocator, LowBlock, Placement};
 
-const CASE: &str = "LOW2G_TEST_CASE";
 const MIB: u64 = 1 << 20;
-
-/// Runs the test `name` of this program again, as the one that may ruin its process.
-fn alone(name: &str, case: impl FnOnce()) {
-    if std::env::var_os(CASE).is_some_and(|set| set == name) {
-        return case();
-    }
-    let program = std::env::current_exe().expect("a program has a path");
-    let output = Command::new(program)
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CASE, name)
-        .output()
-        .expect("it runs again");
-    assert!(
-        output.status.success(),
-        "{name}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
 fn presets() -> [Builder; 5] {
     let new = LowAllocator::builder;

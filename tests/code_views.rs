@@ -3,10 +3,13 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+#[path = "alloc_support/alone.rs"]
+mod alone;
+
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use alone::alone;
 use low2g::alloc::{Builder, CodeViews, LowAllocator, PublishedCode};
 use low2g::platform::{to_u64, to_usize};
 
@@ -229,39 +232,24 @@ fn what_is_no_code_stops_who_runs_it() {
 /// A file in memory obeys RLIMIT_FSIZE; code is then written in one view, and executed there later.
 #[test]
 fn a_small_limit_of_file_size_is_no_obstacle() {
-    const CASE: &str = "LOW2G_TEST_FILE_SIZE";
     let _turn = turn();
-    if std::env::var_os(CASE).is_none() {
-        let program = std::env::current_exe().expect("a program has a path");
-        let name = "a_small_limit_of_file_size_is_no_obstacle";
-        let mut again = Command::new(program);
-        again.args([name, "--exact", "--nocapture", "--test-threads=1"]);
-        let output = again.env(CASE, "1").output().expect("it runs again");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success() && text.contains("ran under limits"),
-            "{}\n{text}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        return;
-    }
-    for limit in [0, 1, 4096, 100_000, 1 << 20] {
-        let limits = libc::rlimit {
-            rlim_cur: limit,
-            rlim_max: libc::RLIM_INFINITY,
-        };
-        // SAFETY: setrlimit reads the structure that the pointer names.
-        let result = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limits) };
-        assert_eq!(result, 0);
-        for (_, builder) in presets() {
-            let low = builder.build().expect("low memory");
-            for size in [16, 5_000, 300_000] {
-                let code = publish(&low, 11, size);
-                access(code.exec_addr(), "under a limit");
-                assert_eq!(call(&code), 11);
+    alone("a_small_limit_of_file_size_is_no_obstacle", || {
+        for limit in [0, 1, 4096, 100_000, 1 << 20] {
+            let limits = libc::rlimit {
+                rlim_cur: limit,
+                rlim_max: libc::RLIM_INFINITY,
+            };
+            // SAFETY: setrlimit reads the structure that the pointer names.
+            let result = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limits) };
+            assert_eq!(result, 0);
+            for (_, builder) in presets() {
+                let low = builder.build().expect("low memory");
+                for size in [16, 5_000, 300_000] {
+                    let code = publish(&low, 11, size);
+                    access(code.exec_addr(), "under a limit");
+                    assert_eq!(call(&code), 11);
+                }
             }
         }
-    }
-    println!("ran under limits");
+    });
 }

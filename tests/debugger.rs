@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use low2g::link::{Debugger, Input, LinkOptions, Session};
 use object::read::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use support::command::run;
-use support::{build, input, require};
+use support::{build, input, program, require};
 
 fn objects(more: &[&str]) -> Vec<PathBuf> {
     let flags = [
@@ -37,8 +37,7 @@ fn objects(more: &[&str]) -> Vec<PathBuf> {
 
 /// What gdb says to `commands` when it runs `low2g run OPTIONS` on objects compiled with `flags`.
 fn gdb(commands: &[&str], options: &[&str], flags: &[&str]) -> Option<String> {
-    let gdb = Command::new("gdb").arg("--version").output();
-    require(gdb.map_err(|error| format!("gdb does not start ({error}): install Debian's gdb")))?;
+    require(program("gdb"))?;
     let mut command = Command::new("gdb");
     command.args(["-batch", "-nx", "-iex", "set debuginfod enabled off"]);
     command.args(["-ex", "set breakpoint pending on", "-ex", "set width 0"]);

@@ -11,6 +11,7 @@ mod fork;
 pub mod freebsd;
 pub mod linux;
 pub mod macos;
+mod pages;
 pub mod range;
 mod regions;
 pub mod sim;

@@ -13,36 +13,17 @@ pub(crate) mod elf;
 pub(crate) mod formula;
 pub(crate) mod gnu_ld;
 pub(crate) mod inputs;
+mod needs;
 pub(crate) mod oracle;
 pub(crate) mod sources;
 
 use std::path::PathBuf;
 
-/// Gives what a test needs, or says that the test is skipped and why. Where everything must be
-/// there (`LOW2G_REQUIRE_ALL` is set, as .ci/run does), what is missing fails the test.
-pub(crate) fn require<T>(what: Result<T, String>) -> Option<T> {
-    match what {
-        Ok(value) => Some(value),
-        Err(missing) if std::env::var_os("LOW2G_REQUIRE_ALL").is_some() => {
-            panic!("{missing}, and LOW2G_REQUIRE_ALL is set")
-        }
-        Err(missing) => {
-            eprintln!("SKIP: {missing}");
-            None
-        }
-    }
-}
-
-/// Whether the program `name` can be started.
-pub(crate) fn program(name: &str) -> Result<(), String> {
-    let started = std::process::Command::new(name).arg("--version").output();
-    let started = started.map_err(|error| format!("{name} does not start: {error}"))?;
-    if started.status.success() {
-        Ok(())
-    } else {
-        Err(format!("{name} --version fails"))
-    }
-}
+#[allow(
+    unused_imports,
+    reason = "each test binary uses a part of what they share"
+)]
+pub(crate) use needs::{program, require};
 
 /// A file of tests/inputs.
 pub(crate) fn input(name: &str) -> PathBuf {

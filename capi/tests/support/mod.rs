@@ -1,34 +1,17 @@
 //! C and C++ programs built against the header and either library by the system's compilers, and run.
 
 pub(crate) mod llvm;
+#[path = "../../../tests/support/needs.rs"]
+mod needs;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Gives what a test needs, or says that the test is skipped and why. Where everything must be
-/// there (`LOW2G_REQUIRE_ALL` is set, as .ci/run does), what is missing fails the test.
-pub(crate) fn require<T>(what: Result<T, String>) -> Option<T> {
-    match what {
-        Ok(value) => Some(value),
-        Err(missing) if std::env::var_os("LOW2G_REQUIRE_ALL").is_some() => {
-            panic!("{missing}, and LOW2G_REQUIRE_ALL is set")
-        }
-        Err(missing) => {
-            eprintln!("SKIP: {missing}");
-            None
-        }
-    }
-}
-
-/// Whether `program` can be started.
-pub(crate) fn program(program: &str) -> Result<(), String> {
-    let started = Command::new(program).arg("--version").output();
-    let started = started.map_err(|error| format!("{program} does not start: {error}"))?;
-    match started.status.success() {
-        true => Ok(()),
-        false => Err(format!("{program} --version fails")),
-    }
-}
+#[allow(
+    unused_imports,
+    reason = "each test binary uses a part of what they share"
+)]
+pub(crate) use needs::{program, require};
 
 /// The top folder of the sources.
 pub(crate) fn root() -> PathBuf {
@@ -123,7 +106,7 @@ pub(crate) fn object(source: &str, folder: &Path) -> PathBuf {
 
 /// Runs a program under valgrind, which must find nothing.
 pub(crate) fn under_valgrind(program: &Path, arguments: &[PathBuf], leaks: bool) {
-    if require(self::program("valgrind")).is_none() {
+    if require(needs::program("valgrind")).is_none() {
         return;
     }
     let mut command = Command::new("valgrind");

@@ -8,6 +8,7 @@ use super::abi::{self, Errno};
 use super::{FreeBsdPlatform, Syscalls, os_error, prot_bits, retry};
 use crate::contract::Protection;
 use crate::error::PlatformError;
+use crate::pages;
 use crate::range::AddrRange;
 
 impl<S: Syscalls> FreeBsdPlatform<S> {
@@ -15,11 +16,7 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
     /// them fails only where the system overcommits, and then it ends a process of its own choice.
     pub(super) fn populate_range(&self, range: AddrRange) -> Result<(), PlatformError> {
         self.check(range);
-        let mut page = range.start();
-        while page < range.end() {
-            self.sys.touch(page);
-            page += self.config.page_size;
-        }
+        pages::each(range, self.config.page_size, |page| self.sys.touch(page));
         Ok(())
     }
 

@@ -31,6 +31,7 @@ pub use syscalls::{SysResult, Syscalls};
 
 use crate::contract::{Backing, Config, Platform, Protection, Region};
 use crate::error::{ClaimError, PlatformError};
+use crate::pages;
 use crate::range::AddrRange;
 use crate::view_set::ViewSet;
 use abi::Errno;
@@ -89,13 +90,7 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
 
     /// Asserts what every operation on pages asks of its range.
     fn check(&self, range: AddrRange) {
-        let page = self.config.page_size;
-        assert!(
-            !range.is_empty()
-                && range.start().is_multiple_of(page)
-                && range.len().is_multiple_of(page),
-            "{range} is not a non-empty range of whole pages of {page} bytes"
-        );
+        pages::check(range, self.config.page_size);
     }
 
     /// Protection bits with the most that the mapping may ever have, where the kernel takes it.

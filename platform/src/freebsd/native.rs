@@ -9,6 +9,7 @@ use super::abi::{self, Errno, kve};
 use super::syscalls::{SysResult, Syscalls};
 use super::{FreeBsdPlatform, Options};
 use crate::error::PlatformError;
+use crate::pages;
 use crate::range::{to_u64, to_usize};
 use nix::sys::mman::{MapFlags, ProtFlags};
 use std::ffi::c_void;
@@ -17,7 +18,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The kernel that this process runs on. Only this crate can make one.
 #[derive(Debug)]
@@ -194,18 +195,14 @@ impl Syscalls for NativeSyscalls {
     }
 
     fn touch(&self, addr: u64) {
-        let at: *mut u8 = pointer(addr).cast();
-        // SAFETY: the caller of `populate` owns the page, mapped readable and writable; a
-        // byte is always aligned, and an atomic access races with nobody.
-        let byte = unsafe { AtomicU8::from_ptr(at) };
-        byte.fetch_or(0, Ordering::Relaxed);
+        // SAFETY: the caller of `populate` owns the page, mapped readable and writable.
+        unsafe { pages::touch(addr) };
     }
 
     fn zero(&self, addr: u64, len: u64) {
-        let at: *mut u8 = pointer(addr).cast();
         // SAFETY: the caller of `discard` owns the range, mapped writable, and nothing relies on
         // what it holds.
-        unsafe { at.write_bytes(0, to_usize(len)) };
+        unsafe { pages::zero(addr, len) };
     }
 
     fn flush_instruction_cache(&self, addr: u64, len: u64) {

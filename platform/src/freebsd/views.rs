@@ -12,6 +12,7 @@ use super::claim::Pages;
 use super::{FreeBsdPlatform, Syscalls, os_error, prot_bits, retry};
 use crate::contract::{Backing, Protection};
 use crate::error::{ClaimError, PlatformError};
+use crate::pages;
 use crate::range::AddrRange;
 use std::sync::Arc;
 
@@ -65,17 +66,7 @@ impl<S: Syscalls> FreeBsdPlatform<S> {
         protection: Protection,
     ) -> Result<(), ClaimError> {
         self.check(range);
-        let object: &Object<S> = backing
-            .as_any()
-            .downcast_ref()
-            .expect("a backing of this platform");
-        let end = offset.checked_add(range.len());
-        assert!(
-            offset.is_multiple_of(self.config.page_size)
-                && end.is_some_and(|end| end <= object.len),
-            "a view of {range} from offset {offset:#x} of a backing of {:#x} bytes",
-            object.len
-        );
+        let object: &Object<S> = pages::of_view(backing, offset, range, self.config.page_size);
         let executable = protection == Protection::ReadExecute;
         let most = if executable {
             abi::PROT_READ | abi::PROT_EXEC

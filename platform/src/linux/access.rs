@@ -5,6 +5,7 @@ use super::files::retry;
 use super::{LinuxPlatform, Syscalls, os_error, prot_bits};
 use crate::contract::Protection;
 use crate::error::PlatformError;
+use crate::pages;
 use crate::range::AddrRange;
 
 impl<S: Syscalls> LinuxPlatform<S> {
@@ -17,11 +18,7 @@ impl<S: Syscalls> LinuxPlatform<S> {
         }
         // Before 5.14. A view's pages exist already (`new_memfd` allocated them); private pages
         // that cannot be had call the out-of-memory killer, whoever touches them first.
-        let mut page = start;
-        while page < range.end() {
-            self.sys.touch(page);
-            page += self.config.page_size;
-        }
+        pages::each(range, self.config.page_size, |page| self.sys.touch(page));
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use super::files::retry;
 use super::{LinuxPlatform, Syscalls, os_error, prot_bits};
 use crate::contract::{Backing, Protection};
 use crate::error::{ClaimError, PlatformError};
+use crate::pages;
 use crate::range::AddrRange;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,16 +122,7 @@ impl<S: Syscalls> LinuxPlatform<S> {
         protection: Protection,
     ) -> Result<(), ClaimError> {
         self.check(range);
-        let memfd: &Memfd<S> = backing
-            .as_any()
-            .downcast_ref()
-            .expect("a backing of this platform");
-        let end = offset.checked_add(range.len());
-        assert!(
-            offset.is_multiple_of(self.config.page_size) && end.is_some_and(|end| end <= memfd.len),
-            "a view of {range} from offset {offset:#x} of a backing of {:#x} bytes",
-            memfd.len
-        );
+        let memfd: &Memfd<S> = pages::of_view(backing, offset, range, self.config.page_size);
         self.ensure_anchor(range);
         let fd = match protection {
             Protection::ReadExecute => self.executable_source(memfd, range)?,

@@ -8,6 +8,7 @@ use super::abi;
 use super::{MacOsPlatform, Syscalls, os_error, prot_bits};
 use crate::contract::Protection;
 use crate::error::PlatformError;
+use crate::pages;
 use crate::range::AddrRange;
 
 /// Bytes that `getentropy` gives at most.
@@ -17,11 +18,7 @@ impl<S: Syscalls> MacOsPlatform<S> {
     /// There is no call that populates; a system out of memory and swap ends a process of its own choice.
     pub(super) fn populate_range(&self, range: AddrRange) -> Result<(), PlatformError> {
         self.check(range);
-        let mut page = range.start();
-        while page < range.end() {
-            self.sys.touch(page);
-            page += self.config.page_size;
-        }
+        pages::each(range, self.config.page_size, |page| self.sys.touch(page));
         Ok(())
     }
 

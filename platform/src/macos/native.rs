@@ -9,6 +9,7 @@ use super::abi::{self, KernReturn};
 use super::syscalls::{Machine, RegionInfo, SysResult, Syscalls};
 use super::{MacOsPlatform, pagezero};
 use crate::error::PlatformError;
+use crate::pages;
 use crate::range::{to_u64, to_usize};
 use mach2::kern_return::{self, KERN_SUCCESS, kern_return_t};
 use mach2::traps::mach_task_self;
@@ -17,7 +18,7 @@ use mach2::vm_region::{VM_REGION_BASIC_INFO_64, vm_region_basic_info_64};
 use mach2::{vm_inherit, vm_prot, vm_statistics};
 use std::ffi::c_void;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The system that this process runs on. Only this crate can make one.
 #[derive(Debug)]
@@ -256,18 +257,14 @@ impl Syscalls for NativeSyscalls {
     }
 
     fn touch(&self, addr: u64) {
-        let at: *mut u8 = pointer(addr).cast();
-        // SAFETY: the caller of `populate` owns the page, mapped readable and writable; a
-        // byte is always aligned, and an atomic access races with nobody.
-        let byte = unsafe { AtomicU8::from_ptr(at) };
-        byte.fetch_or(0, Ordering::Relaxed);
+        // SAFETY: the caller of `populate` owns the page, mapped readable and writable.
+        unsafe { pages::touch(addr) };
     }
 
     fn zero(&self, addr: u64, len: u64) {
-        let at: *mut u8 = pointer(addr).cast();
         // SAFETY: the caller of `discard` owns the range, mapped writable, and nothing relies on
         // what it holds.
-        unsafe { at.write_bytes(0, to_usize(len)) };
+        unsafe { pages::zero(addr, len) };
     }
 
     fn icache_invalidate(&self, addr: u64, len: u64) {

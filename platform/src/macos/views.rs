@@ -11,6 +11,7 @@ use super::claim::refusal;
 use super::{MacOsPlatform, Syscalls, os_error, prot_bits};
 use crate::contract::{Backing, Protection};
 use crate::error::{ClaimError, PlatformError};
+use crate::pages;
 use crate::range::AddrRange;
 use std::sync::Arc;
 
@@ -87,17 +88,7 @@ impl<S: Syscalls> MacOsPlatform<S> {
     ) -> Result<(), ClaimError> {
         const CALL: &str = "mach_vm_remap(VM_FLAGS_FIXED)";
         self.check(range);
-        let object: &Object<S> = backing
-            .as_any()
-            .downcast_ref()
-            .expect("a backing of this platform");
-        let end = offset.checked_add(range.len());
-        assert!(
-            offset.is_multiple_of(self.config.page_size)
-                && end.is_some_and(|end| end <= object.len),
-            "a view of {range} from offset {offset:#x} of a backing of {:#x} bytes",
-            object.len
-        );
+        let object: &Object<S> = pages::of_view(backing, offset, range, self.config.page_size);
         if range.overlaps(self.pagezero) {
             return Err(ClaimError::Occupied { range });
         }

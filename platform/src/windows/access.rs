@@ -8,6 +8,7 @@ use super::syscalls::MemoryInfo;
 use super::{Syscalls, WindowsPlatform, os_error, page_bits};
 use crate::contract::Protection;
 use crate::error::PlatformError;
+use crate::pages;
 use crate::range::AddrRange;
 
 impl<S: Syscalls> WindowsPlatform<S> {
@@ -15,11 +16,7 @@ impl<S: Syscalls> WindowsPlatform<S> {
     /// cannot fail; it only saves the faults of later.
     pub(super) fn populate_range(&self, range: AddrRange) -> Result<(), PlatformError> {
         self.check(range);
-        let mut page = range.start();
-        while page < range.end() {
-            self.sys.touch(page);
-            page += self.config.page_size;
-        }
+        pages::each(range, self.config.page_size, |page| self.sys.touch(page));
         Ok(())
     }
 

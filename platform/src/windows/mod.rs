@@ -27,6 +27,7 @@ pub use syscalls::{MemoryInfo, SysResult, Syscalls, SystemInfo};
 
 use crate::contract::{Backing, Config, Platform, Protection, Region};
 use crate::error::{ClaimError, PlatformError};
+use crate::pages;
 use crate::range::AddrRange;
 use abi::Win32Error;
 use claims::Claims;
@@ -71,13 +72,7 @@ impl<S: Syscalls> WindowsPlatform<S> {
 
     /// Asserts what every operation on pages asks of its range.
     fn check(&self, range: AddrRange) {
-        let page = self.config.page_size;
-        assert!(
-            !range.is_empty()
-                && range.start().is_multiple_of(page)
-                && range.len().is_multiple_of(page),
-            "{range} is not a non-empty range of whole pages of {page} bytes"
-        );
+        pages::check(range, self.config.page_size);
     }
 
     /// As [`Self::check`], for what must begin at an address where mappings begin.

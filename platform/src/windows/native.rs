@@ -9,10 +9,10 @@ use super::WindowsPlatform;
 use super::abi::{self, Win32Error};
 use super::syscalls::{MemoryInfo, SysResult, Syscalls, SystemInfo};
 use crate::error::PlatformError;
+use crate::pages;
 use crate::range::{to_u64, to_usize};
 use std::ffi::c_void;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 use windows_sys::Win32::Foundation as foundation;
 use windows_sys::Win32::Foundation::{CloseHandle, HANDLE, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Security::Cryptography::{
@@ -298,18 +298,14 @@ impl Syscalls for NativeSyscalls {
     }
 
     fn touch(&self, addr: u64) {
-        let at: *mut u8 = pointer(addr).cast();
-        // SAFETY: the caller of `populate` owns the page, mapped readable and writable; a
-        // byte is always aligned, and an atomic access races with nobody.
-        let byte = unsafe { AtomicU8::from_ptr(at) };
-        byte.fetch_or(0, Ordering::Relaxed);
+        // SAFETY: the caller of `populate` owns the page, mapped readable and writable.
+        unsafe { pages::touch(addr) };
     }
 
     fn zero(&self, addr: u64, len: u64) {
-        let at: *mut u8 = pointer(addr).cast();
         // SAFETY: the caller of `discard` owns the range, mapped writable, and nothing relies on
         // what it holds.
-        unsafe { at.write_bytes(0, to_usize(len)) };
+        unsafe { pages::zero(addr, len) };
     }
 
     fn flush_instruction_cache(&self, addr: u64, len: u64) {

@@ -14,6 +14,7 @@ use super::claims::Kind;
 use super::{Syscalls, WindowsPlatform, os_error};
 use crate::contract::{Backing, Protection};
 use crate::error::{ClaimError, PlatformError};
+use crate::pages;
 use crate::range::AddrRange;
 use std::sync::Arc;
 
@@ -82,17 +83,7 @@ impl<S: Syscalls> WindowsPlatform<S> {
     ) -> Result<(), ClaimError> {
         const CALL: &str = "MapViewOfFileEx";
         self.check_claim(range);
-        let section: &Section<S> = backing
-            .as_any()
-            .downcast_ref()
-            .expect("a backing of this platform");
-        let end = offset.checked_add(range.len());
-        assert!(
-            offset.is_multiple_of(self.config.granularity)
-                && end.is_some_and(|end| end <= section.len),
-            "a view of {range} from offset {offset:#x} of a backing of {:#x} bytes",
-            section.len
-        );
+        let section: &Section<S> = pages::of_view(backing, offset, range, self.config.granularity);
         if !self.user.encloses(range) {
             return Err(ClaimError::Occupied { range });
         }

@@ -1,6 +1,4 @@
-//! Passing on the caller's address, and calling without a caller: procedure call standard of aarch64.
-
-use std::ffi::{c_char, c_int};
+//! Passing on the caller's address: procedure call standard of aarch64.
 
 /// Body of a naked function: jumps to `$target` with the return address as second argument.
 macro_rules! jump_with_caller_second {
@@ -17,19 +15,3 @@ macro_rules! jump_with_caller_fourth {
 }
 
 pub(crate) use {jump_with_caller_fourth, jump_with_caller_second};
-
-use super::MainFunction;
-
-/// Calls `main`. Unwinders find the callers of this here, since nothing tells them otherwise.
-///
-/// # Safety
-/// `main` must be a function of this type.
-pub(crate) unsafe extern "C" fn call_outermost(
-    main: MainFunction,
-    argc: c_int,
-    argv: *const *const c_char,
-    environment: *const *const c_char,
-) -> c_int {
-    // SAFETY: the caller vouches for the function.
-    unsafe { main(argc, argv, environment) }
-}

@@ -1,7 +1,4 @@
-//! Passing on the caller's address, and calling without a caller: System V calling convention on
-//! x86-64.
-
-use std::ffi::{c_char, c_int};
+//! Passing on the caller's address: System V calling convention on x86-64.
 
 /// Body of a naked function: jumps to `$target` with the return address as second argument.
 macro_rules! jump_with_caller_second {
@@ -18,34 +15,3 @@ macro_rules! jump_with_caller_fourth {
 }
 
 pub(crate) use {jump_with_caller_fourth, jump_with_caller_second};
-
-use super::MainFunction;
-
-/// Calls `main` as the start of a program does: unwinders find no caller here. So an exception that
-/// nobody catches ends in `std::terminate` without running cleanups, and `pthread_exit` ends the
-/// thread, as natively; neither meets frames of Rust, which would stop both.
-#[unsafe(naked)]
-pub(crate) unsafe extern "C" fn call_outermost(
-    _main: MainFunction,
-    _argc: c_int,
-    _argv: *const *const c_char,
-    _environment: *const *const c_char,
-) -> c_int {
-    std::arch::naked_asm!(
-        ".cfi_startproc",
-        ".cfi_undefined rip",
-        "push rbp",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset rbp, 0",
-        "mov rax, rdi",
-        "mov edi, esi",
-        "mov rsi, rdx",
-        "mov rdx, rcx",
-        "call rax",
-        "pop rbp",
-        ".cfi_adjust_cfa_offset -8",
-        ".cfi_restore rbp",
-        "ret",
-        ".cfi_endproc",
-    )
-}

@@ -100,7 +100,8 @@ impl LoadedObject<'_> {
         (self.info().dlpi_adds, self.info().dlpi_subs)
     }
 
-    fn headers(&self) -> &[ProgramHeader] {
+    /// Its program headers.
+    pub(crate) fn headers(&self) -> &[ProgramHeader] {
         let info = self.info();
         let count = usize::from(info.dlpi_phnum);
         // SAFETY: dlpi_phdr points at dlpi_phnum program headers.

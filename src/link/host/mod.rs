@@ -44,9 +44,17 @@ mod caller;
 #[path = "caller_aarch64.rs"]
 mod caller;
 
+#[cfg(all(target_arch = "x86_64", not(target_os = "windows")))]
+#[path = "outermost_sysv.rs"]
+mod outermost;
+#[cfg(not(all(target_arch = "x86_64", not(target_os = "windows"))))]
+#[path = "outermost_plain.rs"]
+mod outermost;
+
 use std::ffi::{c_char, c_int, c_void};
 
-pub(crate) use caller::{call_outermost, jump_with_caller_fourth, jump_with_caller_second};
+pub(crate) use caller::{jump_with_caller_fourth, jump_with_caller_second};
+pub(crate) use outermost::call_outermost;
 pub(crate) use system::{
     LoadedObject, MemoryFile, at_exit, close, default_signals, each_object, environment,
     exit_calls, linked, open, symbol,

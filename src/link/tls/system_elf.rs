@@ -1,12 +1,14 @@
 //! Thread pointer, the program's block and descriptors, on x86-64 systems with an ELF dynamic
 //! linker (psABI, "Thread-Local Storage").
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
+use std::ops::ControlFlow;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use low2g_platform::{align_up, to_u64, to_usize};
 
-use crate::link::host::{self, Scope};
+use crate::link::host::{self, LoadedObject, Scope};
 
 const PF_W: u32 = 2;
 
@@ -22,6 +24,11 @@ pub(super) type GetAddr = unsafe extern "C" fn(*const Index) -> *mut c_void;
 
 /// The dynamic linker's; in a program without one, where module 1 is all there is, our own.
 pub(super) fn get_addr() -> Option<GetAddr> {
+    static FOUND: OnceLock<Option<GetAddr>> = OnceLock::new();
+    *FOUND.get_or_init(find_get_addr)
+}
+
+fn find_get_addr() -> Option<GetAddr> {
     let Some(theirs) = host::symbol(Scope::Process, c"__tls_get_addr", None) else {
         let depth = ProgramBlock::find()?.depth()?;
         PROGRAM_DEPTH.store(depth, Ordering::Relaxed);
@@ -111,10 +118,35 @@ pub(super) struct ProgramBlock {
 impl ProgramBlock {
     /// `None` if the program has none.
     pub(super) fn find() -> Option<Self> {
-        let mut found = None::<Self>;
-        // SAFETY: the callback takes `data` for the &mut Option that it is, during the call only.
-        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut found).cast()) };
+        let mut found = None;
+        host::each_object(&mut |program| {
+            // The first is the program.
+            found = Self::of(program);
+            ControlFlow::Break(())
+        });
         found
+    }
+
+    fn of(program: &LoadedObject<'_>) -> Option<Self> {
+        let headers = program.headers();
+        let tls = headers
+            .iter()
+            .find(|header| header.p_type == libc::PT_TLS)?;
+        let protected = headers.iter().any(|header| {
+            let holds = (header.p_vaddr..header.p_vaddr + header.p_memsz).contains(&tls.p_vaddr);
+            let read_only = header.p_type == libc::PT_GNU_RELRO
+                || header.p_type == libc::PT_LOAD && header.p_flags & PF_W == 0;
+            holds && read_only
+        });
+        let align = tls.p_align.max(1);
+        Some(Self {
+            image: program.base().wrapping_add(tls.p_vaddr),
+            image_size: tls.p_filesz,
+            size: tls.p_memsz,
+            align,
+            first: tls.p_vaddr & (align - 1),
+            protected,
+        })
     }
 
     /// Bytes from its start to the thread pointer.
@@ -124,38 +156,4 @@ impl ProgramBlock {
     pub(super) fn depth(&self) -> Option<u64> {
         Some(align_up(self.size.checked_add(self.first)?, self.align)? - self.first)
     }
-}
-
-/// Looks at the first object, which is the program, and ends the visit.
-unsafe extern "C" fn visit(
-    info: *mut libc::dl_phdr_info,
-    _size: usize,
-    data: *mut c_void,
-) -> c_int {
-    // SAFETY: the dynamic linker passes a valid info for the duration of the call.
-    let info = unsafe { &*info };
-    // SAFETY: `find` passed an Option<ProgramBlock> and does not touch it meanwhile.
-    let found = unsafe { &mut *data.cast::<Option<ProgramBlock>>() };
-    // SAFETY: dlpi_phdr points at dlpi_phnum program headers.
-    let headers =
-        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let Some(tls) = headers.iter().find(|header| header.p_type == libc::PT_TLS) else {
-        return 1;
-    };
-    let protected = headers.iter().any(|header| {
-        let holds = (header.p_vaddr..header.p_vaddr + header.p_memsz).contains(&tls.p_vaddr);
-        let read_only = header.p_type == libc::PT_GNU_RELRO
-            || header.p_type == libc::PT_LOAD && header.p_flags & PF_W == 0;
-        holds && read_only
-    });
-    let align = tls.p_align.max(1);
-    *found = Some(ProgramBlock {
-        image: info.dlpi_addr.wrapping_add(tls.p_vaddr),
-        image_size: tls.p_filesz,
-        size: tls.p_memsz,
-        align,
-        first: tls.p_vaddr & (align - 1),
-        protected,
-    });
-    1
 }

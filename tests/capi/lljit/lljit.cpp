@@ -74,11 +74,15 @@ makeLayer(const std::string &Kind, ExecutionSession &ES) {
   return Made;
 }
 
+static bool isRuntimeDyld(const std::string &Kind) {
+  return Kind.compare(0, 6, "rtdyld") == 0;
+}
+
 static std::string Reported;
 
 static std::unique_ptr<LLJIT> makeJit(const std::string &Kind, bool Emulated = true) {
   // A compiler for each thread that asks.
-  unsigned Threads = Kind.compare(0, 6, "rtdyld") == 0 ? 0 : 2;
+  unsigned Threads = isRuntimeDyld(Kind) ? 0 : 2;
   auto Machine = Exit(JITTargetMachineBuilder::detectHost());
   bool IsPic = Kind == "jitlink" || Kind == "rtdyld-pic";
   Machine.setRelocationModel(IsPic ? Reloc::PIC_ : Reloc::Static);
@@ -356,9 +360,8 @@ int main(int argc, char **argv) {
         add(*J, Main.getDefaultResourceTracker(), argv[Index]);
     // Eight threads ask at once; one of RuntimeDyld's layer, which in LLVM 19 races with itself here,
     // with LLVM's own memory managers as well.
-    bool IsRuntimeDyld = Kind.compare(0, 6, "rtdyld") == 0;
     std::vector<std::thread> Threads;
-    for (int Thread = 0; Thread < (IsRuntimeDyld ? 1 : 8); ++Thread)
+    for (int Thread = 0; Thread < (isRuntimeDyld(Kind) ? 1 : 8); ++Thread)
       Threads.emplace_back([&, Thread] {
         const char *const Names[] = {"sum", "catches", "counter_of_other", "step"};
         function<void()>(*J, Names[Thread % 4]);

@@ -122,3 +122,27 @@ fn blocks_move_between_sizes() {
     text.shrink_to_fit();
     assert_eq!(text, "01234567");
 }
+
+#[test]
+fn blocks_stay_where_they_fit() {
+    let mut block: Vec<u8> = Vec::with_capacity(100);
+    block.extend_from_slice(&[7; 100]);
+    let start = block.as_ptr();
+    // A slot for 100 bytes has 112.
+    block.reserve_exact(12);
+    assert_eq!((block.as_ptr(), block.capacity()), (start, 112));
+    block.reserve_exact(1_000);
+    assert_ne!(block.as_ptr(), start);
+    assert!(block.capacity() >= 1_100 && block.iter().all(|byte| *byte == 7));
+    // Half of a block is not left unused for long.
+    let large = block.as_ptr();
+    block.truncate(50);
+    block.shrink_to_fit();
+    assert_ne!(block.as_ptr(), large);
+    assert_eq!(block, [7; 50]);
+    // Pages of the system's, because this size is nowhere to be had low.
+    let mut huge: Vec<u8> = Vec::with_capacity(3 << 30);
+    huge.push(9);
+    huge.shrink_to(10);
+    assert!(is_low(&huge[0]) && huge == [9]);
+}

@@ -13,6 +13,7 @@ use crate::alloc::claim::Want;
 use crate::alloc::code::{CodeTier, PublishedCode};
 use crate::alloc::error::AllocError;
 use crate::alloc::exact::Source;
+use crate::alloc::extents::Extents;
 use crate::alloc::heap::Heap;
 use crate::alloc::lock::SpinLock;
 use crate::alloc::mapping::Mapping;
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) global: bool,
     // Lock order: a pool's or tier's lock is taken before the pages', never after.
     pub(crate) heap: Heap,
+    pub(crate) extents: Option<Extents>,
     pub(crate) raw_owned: RawOwned,
     pub(crate) retired: Retired,
     pub(crate) raw_code: SpinLock<HashMap<u64, PublishedCode>>,
@@ -203,6 +205,11 @@ impl LowAllocator {
             statistics
         };
         (statistics.data_arena_bytes, statistics.data_slot_bytes) = self.inner.heap.bytes();
+        if let Some(extents) = &self.inner.extents {
+            let (chunks, used) = extents.bytes();
+            statistics.data_arena_bytes += chunks;
+            statistics.data_slot_bytes += used;
+        }
         let code = self.inner.code.lock();
         statistics.code_arena_bytes = code.arena_bytes;
         statistics.code_slot_bytes = code.slot_bytes;

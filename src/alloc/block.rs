@@ -11,7 +11,6 @@ use crate::alloc::certificate::Certificate;
 use crate::alloc::error::{AllocError, Misuse};
 use crate::alloc::heap::Taken;
 use crate::alloc::own::Own;
-use crate::alloc::slots::{class_of, class_size};
 use crate::alloc::space::Kind;
 
 /// Low memory for data, zeroed; dropping it frees it.
@@ -27,8 +26,8 @@ pub struct LowBlock {
 enum Home {
     /// Pages of its own; `None` once dropped.
     Own(Option<Own>),
-    /// A slot of so many bytes.
-    Slot(u64),
+    /// A slot or a run of so many bytes.
+    Part(u64),
 }
 
 impl LowAllocator {
@@ -38,8 +37,7 @@ impl LowAllocator {
     /// See [`AllocError`]; nothing of the request is left mapped.
     pub fn allocate(&self, size: u64, align: u64) -> Result<LowBlock, AllocError> {
         self.check_block(size, align)?;
-        let class = class_of(size, align).filter(|_| align <= self.page_size());
-        let Some(class) = class else {
+        let Some(taken) = self.take_part(size, align)? else {
             let own = self.with_trim(|| self.map_own(size, align, Kind::Block))?;
             return Ok(LowBlock {
                 allocator: self.clone(),
@@ -48,16 +46,12 @@ impl LowAllocator {
                 home: Home::Own(Some(own)),
             });
         };
-        let taken = self.take_slot(class)?;
-        let slot = class_size(class);
-        if taken.dirty && !self.inner.heap.settings.clear_on_free {
-            self.inner.heap.clear(taken.addr, slot);
-        }
+        self.clear_taken(&taken, taken.bytes);
         Ok(LowBlock {
             allocator: self.clone(),
             range: part(taken.addr, size),
             certificate: taken.certificate(self.inner.heap.settings.random),
-            home: Home::Slot(slot),
+            home: Home::Part(taken.bytes),
         })
     }
 
@@ -99,16 +93,16 @@ impl LowAllocator {
         let heap = &self.inner.heap;
         let taken = heap.take(class, |size| self.map_own(size, 1, Kind::Arena))?;
         if heap.settings.checked {
-            self.check_slot(&taken, class)?;
+            self.check_slot(&taken)?;
         }
         Ok(taken)
     }
 
     /// What hardening asks of a slot that was just picked.
     #[cold]
-    fn check_slot(&self, taken: &Taken, class: usize) -> Result<(), AllocError> {
+    fn check_slot(&self, taken: &Taken) -> Result<(), AllocError> {
         let heap = &self.inner.heap;
-        let slot = class_size(class);
+        let slot = taken.bytes;
         if heap.settings.clear_on_free && taken.dirty && !heap.is_clear(taken.addr, slot) {
             // The slot stays taken: whoever wrote to it may do so again.
             return Err(AllocError::Misuse(Misuse::WrittenAfterFree {
@@ -151,14 +145,14 @@ impl LowBlock {
     pub fn usable_size(&self) -> u64 {
         match &self.home {
             Home::Own(own) => own.as_ref().map_or(0, |own| own.range().len()),
-            Home::Slot(bytes) => *bytes,
+            Home::Part(bytes) => *bytes,
         }
     }
 
     /// Makes it `size` bytes where it lies, if that fits what is set aside for it
-    /// ([`LowBlock::usable_size`]); says whether it did. Bytes that are added are zero.
+    /// ([`LowBlock::usable_size`]) or can be; says whether it did. Bytes that are added are zero.
     pub fn resize_in_place(&mut self, size: u64) -> bool {
-        if size == 0 || size > self.usable_size() {
+        if size == 0 || !self.makes_room(size) {
             return false;
         }
         let before = self.size();
@@ -168,6 +162,17 @@ impl LowBlock {
             self.as_mut_slice()[to_usize(before)..].fill(0);
         }
         true
+    }
+
+    /// Sets aside room for `size` bytes, not 0; says whether there is.
+    fn makes_room(&mut self, size: u64) -> bool {
+        let (addr, inner) = (self.addr(), &self.allocator.inner);
+        if let (Home::Part(bytes), Some(extents)) = (&mut self.home, &inner.extents)
+            && extents.resize(addr, size)
+        {
+            *bytes = extents.used_at(addr).map_or(*bytes, |run| run.len());
+        }
+        size <= self.usable_size()
     }
 
     /// Where it lies.
@@ -224,8 +229,8 @@ impl Drop for LowBlock {
                     self.allocator.retire(own);
                 }
             }
-            Home::Slot(_) => {
-                let given = self.allocator.inner.heap.give(self.range.start());
+            Home::Part(_) => {
+                let given = self.allocator.give_part(self.range.start());
                 if let Some(Err(misuse)) = given {
                     panic!("a block was freed behind its handle's back: {misuse}");
                 }

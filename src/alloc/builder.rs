@@ -7,6 +7,7 @@ use low2g_platform::Platform;
 use crate::alloc::allocator::{Inner, LowAllocator};
 use crate::alloc::code::CodeTier;
 use crate::alloc::error::AllocError;
+use crate::alloc::extents::Extents;
 use crate::alloc::fork;
 use crate::alloc::heap::{Heap, HeapSettings};
 use crate::alloc::hole::{DEFAULT_HOLE, DEFAULT_ODDS, KeepHole};
@@ -276,6 +277,8 @@ impl Builder {
             clear_on_free: hardening.clear_on_free,
             checked: has_minimum || hardening.clear_on_free,
         };
+        // Runs are good for nothing but size.
+        let plain = !random && !has_minimum && hardening == Hardening::BARE;
         let bytes = self.keep_hole.unwrap_or(DEFAULT_HOLE);
         let keeps = bytes > 0 && self.placement == Placement::Randomized;
         let hole = keeps.then_some(KeepHole {
@@ -298,6 +301,7 @@ impl Builder {
             page_size: platform.config().page_size,
             simulated: platform.is_simulated(),
             heap: Heap::new(Arc::clone(&platform), window, seed, settings)?,
+            extents: plain.then(Extents::new),
             raw_owned: RawOwned::default(),
             retired: Retired::new(hardening.late_bytes),
             hardening,

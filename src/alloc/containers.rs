@@ -58,11 +58,18 @@ fn allocate(low: &LowAllocator, layout: Layout, zeroed: bool) -> Result<NonNull<
     Ok(slice(start, layout.size()))
 }
 
-/// Whether the block at `start` may hold `layout` as it is.
+/// Whether the block at `start` may hold `layout`, not empty, where it lies.
 fn fits(low: &LowAllocator, start: NonNull<u8>, layout: Layout) -> bool {
     let addr = to_u64(start.addr().get());
-    let usable = low.usable_size(addr).unwrap_or(0);
-    addr.is_multiple_of(to_u64(layout.align())) && usable >= to_u64(layout.size())
+    addr.is_multiple_of(to_u64(layout.align()))
+        && low.resize_where_it_is(addr, to_u64(layout.size()))
+}
+
+/// As `fits`, and more than half of the block is used then.
+pub(crate) fn fits_well(low: &LowAllocator, start: NonNull<u8>, layout: Layout) -> bool {
+    let usable = || low.usable_size(to_u64(start.addr().get()));
+    let well = |usable: u64| usable / 2 < to_u64(layout.size());
+    layout.size() > 0 && fits(low, start, layout) && usable().is_some_and(well)
 }
 
 // SAFETY: Allocator needs blocks that stay valid until they are freed or the allocator and all its
@@ -127,8 +134,7 @@ unsafe impl Allocator for LowAllocator {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        // In place unless that would waste more than half of the block.
-        if new.size() > old.size() / 2 && fits(self, start, new) {
+        if old.size() > 0 && fits_well(self, start, new) {
             return Ok(slice(start, new.size()));
         }
         // SAFETY: as in `grow`.

@@ -108,6 +108,9 @@ impl Inner {
     /// Takes every lock, to keep it over a fork.
     fn lock_for_fork(&self) {
         self.heap.lock_for_fork();
+        if let Some(extents) = &self.extents {
+            extents.lock_for_fork();
+        }
         self.raw_owned.lock().keep();
         self.raw_code.lock().keep();
         let mut code = self.code.lock();
@@ -132,6 +135,10 @@ impl Inner {
         drop(unsafe { self.raw_code.resume() });
         // SAFETY: as above.
         drop(unsafe { self.raw_owned.resume() });
+        if let Some(extents) = &self.extents {
+            // SAFETY: as above.
+            unsafe { extents.unlock_after_fork() };
+        }
         // SAFETY: as above.
         unsafe { self.heap.unlock_after_fork() };
     }

@@ -8,13 +8,14 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use low2g_platform::to_u64;
 
 use crate::alloc::allocator::LowAllocator;
 use crate::alloc::builder::Builder;
-use crate::alloc::containers::abort;
+use crate::alloc::containers::{abort, fits_well};
 use crate::alloc::error::Misuse;
 use crate::alloc::fork;
 use crate::alloc::statistics::Statistics;
@@ -95,6 +96,16 @@ impl LowGlobal {
         fork::uninterrupted(|| self.low.get_or_init(build).as_ref())
     }
 
+    /// Whether the block at `start` may hold `layout` where it lies, without much waste.
+    fn fits(&self, start: *mut u8, layout: Layout) -> bool {
+        let (Some(_inside), Some(Some(low)), Some(start)) =
+            (Entered::new(), self.low.get(), NonNull::new(start))
+        else {
+            return false;
+        };
+        fits_well(low, start, layout)
+    }
+
     #[inline]
     fn memory(&self, layout: Layout, zeroed: bool) -> Option<*mut u8> {
         let _inside = Entered::new()?;
@@ -125,6 +136,26 @@ unsafe impl GlobalAlloc for LowGlobal {
             // SAFETY: System.alloc_zeroed needs a layout that is not empty: the caller's promise.
             unsafe { System.alloc_zeroed(layout) }
         })
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: from_size_align_unchecked needs a size that is no more than isize::MAX when it is
+        // rounded up to the alignment: the caller's promise.
+        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if self.fits(start, new) {
+            return start;
+        }
+        // SAFETY: alloc needs a layout that is not empty: the caller's promise.
+        let moved = unsafe { self.alloc(new) };
+        if moved.is_null() {
+            return moved;
+        }
+        // SAFETY: copy_from_nonoverlapping needs both sides valid for so many bytes and apart: a block
+        // in use is apart from a new one, and each has as many.
+        unsafe { moved.copy_from_nonoverlapping(start, layout.size().min(size)) };
+        // SAFETY: dealloc needs a block of ours with its layout: the caller's promise.
+        unsafe { self.dealloc(start, layout) };
+        moved
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {

@@ -38,6 +38,7 @@ mod biased_test;
 mod claim;
 mod containers;
 mod exact;
+mod extents;
 mod fork;
 mod heap;
 mod hole;
@@ -45,6 +46,7 @@ mod lock;
 mod own;
 mod pages;
 mod raw;
+mod runs;
 mod slots;
 mod sync;
 

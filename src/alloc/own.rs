@@ -176,6 +176,9 @@ impl LowAllocator {
     pub fn trim(&self) {
         self.inner.retired.flush();
         self.inner.heap.flush();
+        if let Some(extents) = &self.inner.extents {
+            extents.flush();
+        }
         self.flush_code();
         self.inner.pages.give_back_stuck();
     }

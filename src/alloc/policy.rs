@@ -110,6 +110,11 @@ impl<'a> FreeSpace<'a> {
         self.space.nth_free(self.shape, index)
     }
 
+    /// Start addresses from the first byte of a block to its last.
+    fn starts_of_one(&self) -> u64 {
+        self.shape.size.div_ceil(self.shape.step)
+    }
+
     /// The lowest free start address.
     #[must_use]
     pub fn first_free(&mut self) -> Option<u64> {
@@ -237,7 +242,10 @@ impl PlacementPolicy for FirstFit {
                 _ => Proposal::Survey,
             };
         }
-        after_survey(progress, || first)
+        // Whoever took the lowest start since the survey leaves what begins after it.
+        let beyond = u64::from(progress.attempts_since_survey) * free.starts_of_one();
+        let next = || free.nth_free(beyond).map(|start| (start, Step::FirstFit));
+        after_survey(progress, || next().or(first))
     }
 }
 

@@ -7,6 +7,7 @@ use low2g_platform::AddrRange;
 use crate::alloc::allocator::LowAllocator;
 use crate::alloc::certificate::Certificate;
 use crate::alloc::error::{AllocError, Misuse};
+use crate::alloc::heap::Taken;
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
 use crate::alloc::slots::{QUANTUM, class_of, class_of_size};
@@ -46,11 +47,31 @@ impl LowAllocator {
 
     #[cold]
     fn allocate_raw_slowly(&self, size: u64, align: u64) -> Result<u64, AllocError> {
+        match self.take_part(size, align)? {
+            Some(taken) => Ok(taken.addr),
+            None => self.allocate_raw_own(size, align),
+        }
+    }
+
+    /// A slot or a run for `size` bytes at a multiple of `align`, whatever these are; `None` if they
+    /// need pages of their own.
+    pub(crate) fn take_part(&self, size: u64, align: u64) -> Result<Option<Taken>, AllocError> {
+        if let Some(taken) = self.take_extent(size, align) {
+            return Ok(Some(taken));
+        }
         match class_of(size, align) {
             Some(class) if align <= self.inner.page_size && size > 0 => {
-                self.take_slot(class).map(|taken| taken.addr)
+                self.take_slot(class).map(Some)
             }
-            _ => self.allocate_raw_own(size, align),
+            _ => Ok(None),
+        }
+    }
+
+    /// Clears `size` bytes of what was just taken, if they may hold others'.
+    pub(crate) fn clear_taken(&self, taken: &Taken, size: u64) {
+        let heap = &self.inner.heap;
+        if taken.dirty && !heap.settings.clear_on_free {
+            heap.clear(taken.addr, size);
         }
     }
 
@@ -59,17 +80,12 @@ impl LowAllocator {
     /// # Errors
     /// As there.
     pub fn allocate_raw_zeroed(&self, size: u64, align: u64) -> Result<u64, AllocError> {
-        match class_of(size, align) {
-            Some(class) if align <= self.inner.page_size && size > 0 => {
-                let taken = self.take_slot(class)?;
-                if taken.dirty && !self.inner.heap.settings.clear_on_free {
-                    self.inner.heap.clear(taken.addr, size);
-                }
-                Ok(taken.addr)
-            }
-            // Fresh pages are zero.
-            _ => self.allocate_raw_own(size, align),
-        }
+        // Fresh pages are zero.
+        let Some(taken) = self.take_part(size, align)? else {
+            return self.allocate_raw_own(size, align);
+        };
+        self.clear_taken(&taken, size);
+        Ok(taken.addr)
     }
 
     /// As [`LowAllocator::allocate_raw_zeroed`], and how the address was chosen.
@@ -81,17 +97,12 @@ impl LowAllocator {
         size: u64,
         align: u64,
     ) -> Result<(u64, Certificate), AllocError> {
-        match class_of(size, align) {
-            Some(class) if align <= self.inner.page_size && size > 0 => {
-                let taken = self.take_slot(class)?;
-                let heap = &self.inner.heap;
-                if taken.dirty && !heap.settings.clear_on_free {
-                    heap.clear(taken.addr, size);
-                }
-                Ok((taken.addr, taken.certificate(heap.settings.random)))
-            }
-            _ => self.allocate_certified_own(size, align),
-        }
+        let Some(taken) = self.take_part(size, align)? else {
+            return self.allocate_certified_own(size, align);
+        };
+        self.clear_taken(&taken, size);
+        let certificate = taken.certificate(self.inner.heap.settings.random);
+        Ok((taken.addr, certificate))
     }
 
     #[cold]
@@ -130,10 +141,23 @@ impl LowAllocator {
 
     #[cold]
     fn deallocate_raw_slowly(&self, addr: u64) -> Result<(), Misuse> {
-        match self.inner.heap.give(addr) {
+        match self.give_part(addr) {
             Some(result) => result,
             None => self.deallocate_raw_own(addr),
         }
+    }
+
+    /// Frees the slot or run at `addr`; `None` if it lies in pages of its own, or is not ours.
+    pub(crate) fn give_part(&self, addr: u64) -> Option<Result<(), Misuse>> {
+        let given = self.inner.heap.give(addr);
+        given.or_else(|| self.inner.extents.as_ref()?.give(addr))
+    }
+
+    /// Makes the block in use at `addr` hold `size` bytes, not 0, where it lies; says whether it does.
+    pub(crate) fn resize_where_it_is(&self, addr: u64, size: u64) -> bool {
+        let extents = self.inner.extents.as_ref();
+        extents.is_some_and(|extents| extents.resize(addr, size))
+            || self.usable_size(addr).is_some_and(|usable| size <= usable)
     }
 
     #[cold]
@@ -152,7 +176,9 @@ impl LowAllocator {
     #[must_use]
     pub fn usable_size(&self, addr: u64) -> Option<u64> {
         let slot = self.inner.heap.usable_size(addr);
-        slot.or_else(|| {
+        let extents = self.inner.extents.as_ref();
+        let run = || extents?.used_at(addr).map(|run| run.len());
+        slot.or_else(run).or_else(|| {
             let owned = self.inner.raw_owned.lock();
             owned.get(&addr).map(|own| own.range().len())
         })
@@ -161,7 +187,9 @@ impl LowAllocator {
     /// What of this allocator's lies at `addr`, which need not be a start; `None` if nothing does.
     #[must_use]
     pub fn owner_of(&self, addr: u64) -> Option<Owned> {
-        if let Some((range, in_use)) = self.inner.heap.around(addr) {
+        let extents = self.inner.extents.as_ref();
+        let run = || extents?.around(addr);
+        if let Some((range, in_use)) = self.inner.heap.around(addr).or_else(run) {
             return Some(Owned {
                 range,
                 kind: Kind::Block,

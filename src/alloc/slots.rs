@@ -57,7 +57,7 @@ pub(crate) fn class_of(size: u64, align: u64) -> Option<usize> {
 static CLASS_OF: [u8; to_usize(TABLED / QUANTUM) + 1] = class_table();
 
 /// Sizes up to this many bytes are looked up.
-const TABLED: u64 = 4096;
+pub(crate) const TABLED: u64 = 4096;
 
 const fn class_table() -> [u8; to_usize(TABLED / QUANTUM) + 1] {
     let mut table = [0; to_usize(TABLED / QUANTUM) + 1];

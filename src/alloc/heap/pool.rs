@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use low2g_platform::{Platform, to_usize};
+use low2g_platform::{AddrRange, Platform, to_usize};
 
 use crate::alloc::certificate::{Certificate, Step, log2};
 use crate::alloc::own::Own;
@@ -51,6 +51,8 @@ const ARENA: u64 = 256 << 10;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
     pub(crate) addr: u64,
+    /// Bytes set aside there.
+    pub(crate) bytes: u64,
     /// Whether it may hold bytes of a former block.
     pub(crate) dirty: bool,
     /// Free slots it was picked from; 1 if it was not picked at random.
@@ -265,6 +267,7 @@ impl Pool {
         let picked = self.pick(platform)?;
         Some(Taken {
             addr: picked.addr,
+            bytes: self.slot,
             dirty: picked.dirty,
             candidates: picked.candidates,
             arena_bits: self.arena_bits,
@@ -394,6 +397,18 @@ fn bits_within(own: &Own, count: u32) -> f64 {
 }
 
 impl Taken {
+    /// Of an address that was not chosen at random.
+    pub(crate) fn in_order(range: AddrRange, dirty: bool, seeded: bool) -> Self {
+        Self {
+            addr: range.start(),
+            bytes: range.len(),
+            dirty,
+            candidates: 1,
+            arena_bits: 0.0,
+            seeded,
+        }
+    }
+
     /// How the address was chosen.
     pub(crate) fn certificate(&self, random: bool) -> Certificate {
         let random = random && !self.seeded;

@@ -14,6 +14,7 @@ pub struct AddrRange {
 
 impl AddrRange {
     /// The range `[start, end)`, or `None` if `start > end`.
+    #[inline]
     #[must_use]
     pub const fn new(start: u64, end: u64) -> Option<Self> {
         if start <= end {
@@ -24,6 +25,7 @@ impl AddrRange {
     }
 
     /// The `len` bytes from `start`, or `None` if they run past 2^64 - 1.
+    #[inline]
     #[must_use]
     pub const fn at(start: u64, len: u64) -> Option<Self> {
         match start.checked_add(len) {
@@ -33,48 +35,56 @@ impl AddrRange {
     }
 
     /// First address.
+    #[inline]
     #[must_use]
     pub const fn start(self) -> u64 {
         self.start
     }
 
     /// One past the last address.
+    #[inline]
     #[must_use]
     pub const fn end(self) -> u64 {
         self.end
     }
 
     /// Bytes.
+    #[inline]
     #[must_use]
     pub const fn len(self) -> u64 {
         self.end - self.start
     }
 
     /// Whether the range holds no byte.
+    #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.start == self.end
     }
 
     /// Whether `addr` lies inside.
+    #[inline]
     #[must_use]
     pub const fn contains(self, addr: u64) -> bool {
         self.start <= addr && addr < self.end
     }
 
     /// Whether every byte of `other` lies inside (an empty range does if its start is within bounds).
+    #[inline]
     #[must_use]
     pub const fn encloses(self, other: Self) -> bool {
         self.start <= other.start && other.end <= self.end
     }
 
     /// Whether the two share a byte.
+    #[inline]
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }
 
     /// What both hold; `None` if they share no byte.
+    #[inline]
     #[must_use]
     pub fn intersection(self, other: Self) -> Option<Self> {
         let (start, end) = (self.start.max(other.start), self.end.min(other.end));
@@ -95,6 +105,7 @@ impl fmt::Display for AddrRange {
 }
 
 /// `value` rounded up to a multiple of `align` (a power of two), or `None` on overflow.
+#[inline]
 #[must_use]
 pub const fn align_up(value: u64, align: u64) -> Option<u64> {
     debug_assert!(align.is_power_of_two());
@@ -105,6 +116,7 @@ pub const fn align_up(value: u64, align: u64) -> Option<u64> {
 }
 
 /// `value` rounded down to a multiple of `align` (a power of two).
+#[inline]
 #[must_use]
 pub const fn align_down(value: u64, align: u64) -> u64 {
     debug_assert!(align.is_power_of_two());

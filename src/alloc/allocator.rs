@@ -57,6 +57,13 @@ pub(crate) struct Inner {
     pub(crate) code: SpinLock<CodeTier>,
 }
 
+impl Inner {
+    /// Bits that a block of its own must have: as many of both kinds.
+    pub(crate) fn least_entropy(&self) -> f64 {
+        self.min_entropy.max(self.min_conditional_entropy)
+    }
+}
+
 /// What is to be mapped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MapRequest {
@@ -133,9 +140,7 @@ impl LowAllocator {
             kind: request.kind,
             label: request.label.as_str().into(),
         };
-        // A block of its own has as many bits of both kinds.
-        let least = inner.min_entropy.max(inner.min_conditional_entropy);
-        let min_entropy = request.min_entropy.unwrap_or(least);
+        let min_entropy = request.min_entropy.unwrap_or_else(|| inner.least_entropy());
         let (range, certificate) = match request.at {
             Some(at) => {
                 let align = request.align.max(config.granularity);

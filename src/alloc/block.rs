@@ -18,16 +18,15 @@ use crate::alloc::space::Kind;
 pub struct LowBlock {
     allocator: LowAllocator,
     range: AddrRange,
-    certificate: Certificate,
     home: Home,
 }
 
 #[derive(Debug)]
 enum Home {
-    /// Pages of its own; `None` once dropped.
+    /// Pages of its own; `None` once they wait in quarantine.
     Own(Option<Own>),
     /// A slot or a run of so many bytes.
-    Part(u64),
+    Part(u64, Certificate),
 }
 
 impl LowAllocator {
@@ -42,7 +41,6 @@ impl LowAllocator {
             return Ok(LowBlock {
                 allocator: self.clone(),
                 range: part(own.range().start(), size),
-                certificate: own.certificate(),
                 home: Home::Own(Some(own)),
             });
         };
@@ -50,8 +48,10 @@ impl LowAllocator {
         Ok(LowBlock {
             allocator: self.clone(),
             range: part(taken.addr, size),
-            certificate: taken.certificate(self.inner.heap.settings.random),
-            home: Home::Part(taken.bytes),
+            home: Home::Part(
+                taken.bytes,
+                taken.certificate(self.inner.heap.settings.random),
+            ),
         })
     }
 
@@ -145,7 +145,7 @@ impl LowBlock {
     pub fn usable_size(&self) -> u64 {
         match &self.home {
             Home::Own(own) => own.as_ref().map_or(0, |own| own.range().len()),
-            Home::Part(bytes) => *bytes,
+            Home::Part(bytes, _) => *bytes,
         }
     }
 
@@ -167,7 +167,7 @@ impl LowBlock {
     /// Sets aside room for `size` bytes, not 0; says whether there is.
     fn makes_room(&mut self, size: u64) -> bool {
         let (addr, inner) = (self.addr(), &self.allocator.inner);
-        if let (Home::Part(bytes), Some(extents)) = (&mut self.home, &inner.extents)
+        if let (Home::Part(bytes, _), Some(extents)) = (&mut self.home, &inner.extents)
             && extents.resize(addr, size)
         {
             *bytes = extents.used_at(addr).map_or(*bytes, |run| run.len());
@@ -184,7 +184,10 @@ impl LowBlock {
     /// How its address was chosen.
     #[must_use]
     pub fn certificate(&self) -> Certificate {
-        self.certificate
+        match &self.home {
+            Home::Own(own) => own.as_ref().expect("until its drop").certificate(),
+            Home::Part(_, certificate) => *certificate,
+        }
     }
 
     /// The bytes, to read.
@@ -225,11 +228,13 @@ impl Drop for LowBlock {
     fn drop(&mut self) {
         match &mut self.home {
             Home::Own(own) => {
-                if let Some(own) = own.take() {
-                    self.allocator.retire(own);
+                if self.allocator.inner.retired.takes(self.range.len()) {
+                    own.take()
+                        .into_iter()
+                        .for_each(|own| self.allocator.retire(own));
                 }
             }
-            Home::Part(_) => {
+            Home::Part(..) => {
                 let given = self.allocator.give_part(self.range.start());
                 if let Some(Err(misuse)) = given {
                     panic!("a block was freed behind its handle's back: {misuse}");

@@ -326,13 +326,13 @@ impl<'a> Claim<'a> {
 
 /// Enters a claim into the map and the statistics.
 fn record(state: &mut State, range: AddrRange, owned: Owned, step: Step) {
-    // Whoever a survey saw here is gone: the system gave it to us.
-    if !state.space.is_free(range) {
+    if let Err(owner) = state.space.insert_if_free(range, Owner::Ours(owned)) {
+        // Whoever a survey saw here is gone: the system gave it to us.
         if state.hole.is_some_and(|hole| hole.overlaps(range)) {
             state.drop_hole();
         }
         state.space.forget_others(range);
+        state.space.insert(range, owner);
     }
-    state.space.insert(range, Owner::Ours(owned));
     state.statistics.count_mapping(range.len(), step);
 }

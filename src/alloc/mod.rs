@@ -48,6 +48,7 @@ mod pages;
 mod raw;
 mod runs;
 mod slots;
+mod sorted;
 mod sync;
 
 pub use allocator::{LowAllocator, MapRequest};

@@ -15,11 +15,13 @@ use low2g_platform::{AddrRange, Platform, Protection};
 
 use crate::alloc::allocator::{LowAllocator, MapRequest, whole_pages};
 use crate::alloc::certificate::Certificate;
+use crate::alloc::claim::Want;
 use crate::alloc::error::AllocError;
+use crate::alloc::exact::Source;
 use crate::alloc::heap::Quarantine;
 use crate::alloc::lock::SpinLock;
 use crate::alloc::mapping::Mapping;
-use crate::alloc::space::Kind;
+use crate::alloc::space::{Kind, Owned};
 
 /// A claim, and the part of it that is used.
 #[derive(Debug)]
@@ -60,6 +62,12 @@ impl Retired {
             waiting: SpinLock::new((Quarantine::new(WAITING), 0)),
             most_bytes,
         }
+    }
+
+    /// Whether a block of so many bytes may wait: a large one would push everything else out, and its
+    /// address space is scarce.
+    pub(crate) fn takes(&self, bytes: u64) -> bool {
+        bytes <= self.most_bytes / 2
     }
 
     /// Takes a block in; gives what leaves for it, to be dropped.
@@ -127,25 +135,35 @@ impl LowAllocator {
                 value: size,
                 expected: "one that leaves room for guards",
             })?;
-        let mut request = MapRequest {
+        let inner = &*self.inner;
+        let (range, certificate) = inner.pages.claim(&Want {
+            size: all,
             align,
-            kind,
-            ..MapRequest::new(all)
-        };
-        if kind == Kind::Arena {
+            window: inner.window,
+            placement: inner.placement,
             // The minimum is for blocks: a slot adds its own bits.
-            request.min_entropy = Some(0.0);
+            min_entropy: match kind {
+                Kind::Arena => 0.0,
+                _ => inner.least_entropy(),
+            },
+            source: Source::Private(Protection::ReadWrite),
+            owned: Owned {
+                kind,
+                label: Box::default(),
+            },
+        })?;
+        let all = Arc::clone(&inner.pages);
+        let mut mapping = Mapping::new(all, range, certificate, Protection::ReadWrite);
+        if !guarded {
+            return Ok(Own { mapping, range });
         }
-        let mut mapping = self.map(&request)?;
         let whole = mapping.range();
         let cut = |start, end| AddrRange::new(start, end).expect("guards are part of the claim");
         let range = cut(whole.start() + before, whole.start() + before + pages);
         if before > 0 {
             mapping.guard(cut(whole.start(), range.start()))?;
         }
-        if guard > 0 {
-            mapping.guard(cut(range.end(), whole.end()))?;
-        }
+        mapping.guard(cut(range.end(), whole.end()))?;
         Ok(Own { mapping, range })
     }
 
@@ -157,8 +175,7 @@ impl LowAllocator {
     /// Gives a mapping up, through the quarantine if there is one; says whether it waits there.
     pub(crate) fn retire_mapping(&self, mut mapping: Mapping) -> bool {
         let retired = &self.inner.retired;
-        // A large block would push everything else out, and its address space is scarce.
-        if mapping.range().len() > retired.most_bytes / 2 {
+        if !retired.takes(mapping.range().len()) {
             return false;
         }
         // What cannot be made inaccessible is not kept.

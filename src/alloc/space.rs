@@ -15,9 +15,9 @@
 //! for the shapes asked for last is kept up to date along with them, so that a
 //! draw knows its odds without walking the gaps.
 
-use std::collections::BTreeMap;
-
 use low2g_platform::{AddrRange, align_up};
+
+use crate::alloc::sorted::{Place, Sorted};
 
 /// What a range of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,11 +101,15 @@ impl Shape {
         }
     }
 
-    /// Possible starts in the part of `gap` that lies in the window.
+    /// Possible starts in `gap` and the window that `range`, a part of `gap`, takes away.
     #[inline]
-    fn clipped_starts(self, gap: AddrRange) -> u64 {
-        gap.intersection(self.window)
-            .map_or(0, |gap| self.starts_in(gap))
+    fn starts_lost(self, gap: AddrRange, range: AddrRange) -> u64 {
+        let low = gap.start().max(self.window.start());
+        let high = gap.end().min(self.window.end());
+        let starts = |start, end| AddrRange::new(start, end).map_or(0, |gap| self.starts_in(gap));
+        starts(low, high)
+            - starts(low, high.min(range.start()))
+            - starts(low.max(range.end()), high)
     }
 
     /// The `index`-th possible start in `gap`, which must have more than `index`.
@@ -130,7 +134,7 @@ const COUNTED_SHAPES: usize = 8;
 /// The map of what is taken.
 #[derive(Debug, Default)]
 pub(crate) struct Space {
-    taken: BTreeMap<u64, Taken>,
+    taken: Sorted<Taken>,
     counted: Vec<Counted>,
     /// Which counted shape is replaced next.
     oldest: usize,
@@ -144,21 +148,20 @@ impl Space {
 
     /// Whether nothing known is taken in `range`.
     pub(crate) fn is_free(&self, range: AddrRange) -> bool {
-        self.taken
-            .range(..range.end())
-            .next_back()
-            .is_none_or(|(_, last)| last.end <= range.start())
+        let last = self.taken.previous(self.taken.before(range.end()));
+        last.is_none_or(|(_, last)| last.end <= range.start())
     }
 
     /// The taken ranges that overlap `range`, ascending.
     pub(crate) fn taken_in(&self, range: AddrRange) -> impl Iterator<Item = (AddrRange, &Owner)> {
-        let from = match self.taken.range(..=range.start()).next_back() {
-            Some((start, before)) if before.end > range.start() => *start,
-            _ => range.start(),
-        };
-        self.taken
-            .range(from..range.end().max(from))
-            .map(|(start, taken)| (whole(*start, taken.end), &taken.owner))
+        let place = self.taken.before(range.start());
+        let reaches_in = move |(_, taken): &(u64, &Taken)| taken.end > range.start();
+        let first = self.taken.previous(place).filter(reaches_in);
+        let rest = self.taken.after(place);
+        first
+            .into_iter()
+            .chain(rest.take_while(move |(start, _)| *start < range.end()))
+            .map(|(start, taken)| (whole(start, taken.end), &taken.owner))
     }
 
     /// The stretches of `range` that nobody holds, ascending, none empty: the gaps, and what is kept
@@ -175,46 +178,46 @@ impl Space {
         between(range, self.taken_in(range).map(|(taken, _)| taken))
     }
 
-    /// The gap that `range` lies in, if it is free; else one that does not enclose it.
-    fn gap_around(&self, range: AddrRange) -> AddrRange {
-        let before = self.taken.range(..range.start()).next_back();
-        let after = self.taken.range(range.start()..).next();
+    /// The gap at `place`.
+    fn gap_at(&self, place: Place) -> AddrRange {
+        let before = self.taken.previous(place);
+        let after = self.taken.next(place);
         whole(
             before.map_or(0, |(_, taken)| taken.end),
-            after.map_or(u64::MAX, |(start, _)| *start),
+            after.map_or(u64::MAX, |(start, _)| start),
         )
     }
 
     /// Marks `range`, which is free, as taken.
     pub(crate) fn insert(&mut self, range: AddrRange, owner: Owner) {
-        assert!(!range.is_empty(), "{range} is not free to be taken");
-        let gap = self.gap_around(range);
-        assert!(gap.encloses(range), "{range} is not free to be taken");
-        let (left, right) = (
-            whole(gap.start(), range.start()),
-            whole(range.end(), gap.end()),
-        );
+        let inserted = self.insert_if_free(range, owner);
+        assert!(inserted.is_ok(), "{range} is not free to be taken");
+    }
+
+    /// Marks `range`, not empty, as taken; gives `owner` back if it is not free.
+    pub(crate) fn insert_if_free(&mut self, range: AddrRange, owner: Owner) -> Result<(), Owner> {
+        assert!(!range.is_empty(), "nothing can be taken at {range}");
+        let place = self.taken.before(range.start());
+        let gap = self.gap_at(place);
+        if !gap.encloses(range) {
+            return Err(owner);
+        }
         for counted in &mut self.counted {
-            let shape = counted.shape;
-            counted.starts =
-                counted.starts + shape.clipped_starts(left) + shape.clipped_starts(right)
-                    - shape.clipped_starts(gap);
+            counted.starts -= counted.shape.starts_lost(gap, range);
         }
         let end = range.end();
-        self.taken.insert(range.start(), Taken { end, owner });
+        self.taken
+            .insert(place, range.start(), Taken { end, owner });
+        Ok(())
     }
 
     /// Frees the taken range that starts at `start`; gives back what it was.
     pub(crate) fn remove(&mut self, start: u64) -> Option<(AddrRange, Owner)> {
-        let Taken { end, owner } = self.taken.remove(&start)?;
+        let (Taken { end, owner }, place) = self.taken.remove(start)?;
         let range = whole(start, end);
-        let gap = self.gap_around(range);
-        let (left, right) = (whole(gap.start(), start), whole(end, gap.end()));
+        let gap = self.gap_at(place);
         for counted in &mut self.counted {
-            let shape = counted.shape;
-            counted.starts = counted.starts + shape.clipped_starts(gap)
-                - shape.clipped_starts(left)
-                - shape.clipped_starts(right);
+            counted.starts += counted.shape.starts_lost(gap, range);
             counted.fits_from = counted.fits_from.min(gap.start());
         }
         Some((range, owner))

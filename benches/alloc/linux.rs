@@ -290,6 +290,44 @@ fn call(addr: u64) -> u32 {
     function()
 }
 
+/// A memfd mapped twice, by hand: to write and to execute; until the program ends.
+struct Views {
+    write: *mut u8,
+    execute: usize,
+}
+
+impl Views {
+    const SLOTS: usize = 4096;
+    const LEN: usize = Self::SLOTS * 256;
+
+    fn new() -> Self {
+        // SAFETY: memfd_create needs a string.
+        let fd = unsafe { libc::memfd_create(c"benchmark".as_ptr(), 0) };
+        let len = libc::off_t::try_from(Self::LEN).expect("small");
+        // SAFETY: ftruncate needs no more than a number.
+        assert_eq!(unsafe { libc::ftruncate(fd, len) }, 0);
+        let view = |prot| {
+            let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+            // SAFETY: without MAP_FIXED the kernel picks free address space only.
+            let at = unsafe { libc::mmap(std::ptr::null_mut(), Self::LEN, prot, flags, fd, 0) };
+            assert_ne!(at, libc::MAP_FAILED);
+            at
+        };
+        Self {
+            write: view(libc::PROT_READ | libc::PROT_WRITE).cast(),
+            execute: view(libc::PROT_READ | libc::PROT_EXEC).expose_provenance(),
+        }
+    }
+
+    fn write(&self, at: usize, code: &[u8]) {
+        assert!(at + code.len() <= Self::LEN);
+        // SAFETY: add needs to stay inside the view: just checked.
+        let to = unsafe { self.write.add(at) };
+        // SAFETY: copy_from_nonoverlapping needs as many bytes on both sides, apart: the view is ours.
+        unsafe { to.copy_from_nonoverlapping(code.as_ptr(), code.len()) };
+    }
+}
+
 fn publish(criterion: &mut Criterion) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -312,6 +350,18 @@ fn publish(criterion: &mut Criterion) {
                 },
                 criterion::BatchSize::LargeInput,
             );
+        });
+        // What no allocator can go below: the processor notices that what it is to run was just written.
+        group.bench_function("write and call alone", |bencher| {
+            let views = Views::new();
+            let mut slots = (0..Views::SLOTS)
+                .cycle()
+                .map(|slot| slot * 7 % Views::SLOTS);
+            bencher.iter(|| {
+                let at = slots.next().expect("they come again") * code.len();
+                views.write(at, &code);
+                call(views.execute as u64 + at as u64)
+            });
         });
         group.bench_function("mprotect pair around the write, call", |bencher| {
             let mut mapping = low.map(&MapRequest::new(1 << 20)).expect("room");

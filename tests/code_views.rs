@@ -5,12 +5,14 @@
 
 #[path = "alloc_support/alone.rs"]
 mod alone;
+#[path = "support/needs.rs"]
+mod needs;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use alone::alone;
-use low2g::alloc::{Builder, CodeViews, LowAllocator, PublishedCode};
+use low2g::alloc::{Builder, CodeViews, LowAllocator, Placement, PublishedCode};
 use low2g::platform::{to_u64, to_usize};
 
 const PAGE: u64 = 4096;
@@ -189,8 +191,14 @@ fn no_descriptor_stays_open() {
 #[test]
 fn what_is_no_code_stops_who_runs_it() {
     let _turn = turn();
-    let low = LowAllocator::builder().bare().build().expect("low memory");
-    let codes: Vec<_> = (0..40).map(|value| publish(&low, value, 16)).collect();
+    for (preset, builder) in presets() {
+        stops_who_runs_it(preset, &builder.build().expect("low memory"));
+    }
+}
+
+fn stops_who_runs_it(preset: &str, low: &LowAllocator) {
+    let codes: Vec<_> = (0..40).map(|value| publish(low, value, 16)).collect();
+    assert!(codes.iter().all(|code| code.views() == CodeViews::Two));
     let used: BTreeSet<u64> = codes.iter().map(PublishedCode::exec_addr).collect();
     let pages: BTreeSet<u64> = used.iter().map(|addr| addr & !(PAGE - 1)).collect();
     let read = |page: u64| {
@@ -203,12 +211,12 @@ fn what_is_no_code_stops_who_runs_it() {
     for &page in &pages {
         for (slot, bytes) in (page..).step_by(16).zip(read(page).chunks(16)) {
             if !used.contains(&slot) {
-                assert_eq!(bytes, [0xcc; 16], "{slot:#x}");
+                assert_eq!(bytes, [0xcc; 16], "{preset}: {slot:#x}");
                 gaps += 1;
             }
         }
     }
-    assert!(gaps > 0, "some slots of these pages are free");
+    assert!(gaps > 0, "{preset}: some slots of these pages are free");
     // One stays, so that its page does.
     let (kept, freed) = codes.split_at(1);
     let kept_at = kept[0].exec_addr();
@@ -224,7 +232,11 @@ fn what_is_no_code_stops_who_runs_it() {
     let bytes = read(page);
     for addr in same_page {
         let at = to_usize(addr - page);
-        assert_eq!(bytes[at..at + 16], [0xcc; 16], "{addr:#x} was freed");
+        assert_eq!(
+            bytes[at..at + 16],
+            [0xcc; 16],
+            "{preset}: {addr:#x} was freed"
+        );
     }
     assert_eq!(call(&kept), 0);
 }
@@ -242,14 +254,137 @@ fn a_small_limit_of_file_size_is_no_obstacle() {
             // SAFETY: setrlimit reads the structure that the pointer names.
             let result = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limits) };
             assert_eq!(result, 0);
-            for (_, builder) in presets() {
+            for (preset, builder) in presets() {
                 let low = builder.build().expect("low memory");
                 for size in [16, 5_000, 300_000] {
                     let code = publish(&low, 11, size);
                     access(code.exec_addr(), "under a limit");
+                    if limit <= 4096 {
+                        assert_eq!(code.views(), CodeViews::One, "{preset}, limit {limit}");
+                    }
                     assert_eq!(call(&code), 11);
                 }
             }
         }
     });
+}
+
+/// A memfd that may be executed is refused then (`vm.memfd_noexec` of a pid namespace, Linux 6.3);
+/// mappings of one that may not be executed itself still are.
+#[test]
+fn a_kernel_that_refuses_executable_files_in_memory_is_no_obstacle() {
+    const NAME: &str = "a_kernel_that_refuses_executable_files_in_memory_is_no_obstacle";
+    const INSIDE: &str = "LOW2G_TEST_MEMFD_NOEXEC";
+    const SETTING: &str = "/proc/sys/vm/memfd_noexec";
+    if let Ok(value) = std::env::var(INSIDE) {
+        let setting = std::fs::read_to_string(SETTING).expect("it was written");
+        assert_eq!(setting.trim(), value);
+        for (preset, builder) in presets() {
+            let low = builder.build().expect("low memory");
+            for size in [16, 5_000, 300_000] {
+                let code = publish(&low, 13, size);
+                assert_eq!(code.views(), CodeViews::Two, "{preset}, {size} bytes");
+                assert_eq!(call(&code), 13);
+                access(code.exec_addr(), preset);
+            }
+        }
+        return;
+    }
+    let _turn = turn();
+    let unshare = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args([
+            "--map-root-user",
+            "--fork",
+            "--pid",
+            "--mount",
+            "--mount-proc",
+        ]);
+        command.args(["sh", "-ec", script]);
+        command
+    };
+    let probe = needs::program("unshare").and_then(|()| {
+        let output = unshare(&format!("echo 1 > {SETTING}")).output();
+        let output = output.map_err(|error| format!("unshare does not start: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lacks = || format!("no pid namespace with its own {SETTING} (Linux 6.3): {said}");
+        output.status.success().then_some(()).ok_or_else(lacks)
+    });
+    if needs::require(probe).is_none() {
+        return;
+    }
+    let program = std::env::current_exe().expect("a program has a path");
+    for value in ["1", "2"] {
+        let output = unshare(&format!("echo {value} > {SETTING}; exec \"$0\" \"$@\""))
+            .arg(&program)
+            .args([NAME, "--exact", "--nocapture", "--test-threads=1"])
+            .env(INSIDE, value)
+            .output()
+            .expect("the probe started");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "memfd_noexec {value}: {}\n{said}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+/// A freed slot is used again only after all cores were made to serialize, once for many of them.
+#[test]
+fn slots_are_used_again_after_all_cores_have_serialized() {
+    const BATCH: usize = 64;
+    let _turn = turn();
+    let builder = LowAllocator::builder().bare();
+    let builder = builder.placement(Placement::FirstFit);
+    let low = builder.build().expect("low memory");
+    let batches = || low.statistics().code_batches_serialized;
+    let mut codes: Vec<_> = (0..1_000).map(|value| publish(&low, value, 64)).collect();
+    assert_eq!(
+        batches(),
+        0,
+        "fresh slots hold no code that a core may have seen"
+    );
+    // Less than a batch waits.
+    let free = |codes: &mut Vec<PublishedCode>, count: usize| -> BTreeSet<u64> {
+        let freed = codes.drain(..count);
+        freed.map(|code| code.exec_addr()).collect()
+    };
+    let waiting = free(&mut codes, BATCH - 1);
+    assert_eq!(batches(), 0);
+    // A whole batch does not.
+    let mut ready = free(&mut codes, 1);
+    ready.extend(&waiting);
+    if needs::require(match low.statistics().code_batches_unserialized {
+        0 => Ok(()),
+        _ => Err("no membarrier(SYNC_CORE): Linux 4.16 has it".to_owned()),
+    })
+    .is_none()
+    {
+        return;
+    }
+    assert_eq!(batches(), 1);
+    for value in 0..BATCH {
+        let value = u32::try_from(value).expect("small");
+        let code = publish(&low, value, 64);
+        assert!(
+            ready.remove(&code.exec_addr()),
+            "the slot freed last comes first"
+        );
+        assert_eq!((call(&code), batches()), (value, 1));
+        codes.push(code);
+    }
+    // Where no fresh slot is left, a part of a batch is enough.
+    let mut waiting = free(&mut codes, 10);
+    while !waiting.is_empty() {
+        let before = batches();
+        let code = publish(&low, 5, 64);
+        let reused = waiting.remove(&code.exec_addr());
+        assert_eq!(batches(), if reused || before == 2 { 2 } else { 1 });
+        assert!(codes.len() < 20_000, "never used again: {waiting:x?}");
+        codes.push(code);
+    }
+    assert!(codes.iter().all(|code| call(code) < 1_000));
+    assert_eq!(batches(), 2);
 }

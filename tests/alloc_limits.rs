@@ -7,7 +7,7 @@
 mod alone;
 
 use alone::alone;
-use low2g::alloc::{AllocError, Builder, LowAllocator, LowBlock, Placement};
+use low2g::alloc::{AllocError, Builder, LowAllocator, LowBlock, Placement, Reach};
 
 const MIB: u64 = 1 << 20;
 
@@ -178,6 +178,45 @@ fn without_another_mapping_allocation_is_refused_and_freeing_is_not() {
             drop(low);
             assert_eq!(anonymous_low_bytes(), before, "left behind");
         }
+    });
+}
+
+/// Blocks of 64 KiB at first fit, from 64 KiB on: all of it but a sliver.
+#[test]
+fn first_fit_fills_a_real_window() {
+    alone("first_fit_fills_a_real_window", || {
+        let builder = LowAllocator::builder().bare().floor(64 << 10);
+        let builder = builder.placement(Placement::FirstFit);
+        let low = builder
+            .reach(Reach::TwoGibFull)
+            .build()
+            .expect("low memory");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("there is a /proc");
+        let first = maps.split('-').next().expect("a mapping");
+        let first = u64::from_str_radix(first, 16).expect("hexadecimal");
+        if first < 1 << 31 {
+            eprintln!("SKIP: this program is not position-independent, and lies in the window");
+            return;
+        }
+        let mut blocks = Vec::new();
+        let error = loop {
+            match low.allocate(64 << 10, 1) {
+                Ok(block) => blocks.push(block),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, AllocError::Exhausted { .. }), "{error}");
+        // 2,047.8 MiB, the figure that was set; 2,047.9375 lie above the floor.
+        let had = blocks.len() << 16;
+        assert!(
+            had * 10 >= 20_478 << 20,
+            "{had} bytes in {} blocks",
+            blocks.len()
+        );
+        assert!(blocks.iter().all(|block| block.range().end() <= 1 << 31));
+        drop(blocks);
+        low.trim();
+        assert_eq!(low.statistics().live_bytes, 0);
     });
 }
 

@@ -62,6 +62,25 @@ fn llvm_callbacks_without_llvm() {
     }
 }
 
+/// A heap that lies low keeps its room, whatever is allocated and however it grows.
+#[test]
+fn brk_grows_beside_low_memory() {
+    if require(program("cc")).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = ["-std=c11", "-D_GNU_SOURCE", "-no-pie", "-fno-pie"];
+    let program = build("cc", "brk.c", Library::Static, folder.path(), &flags);
+    for options in [
+        "preset=bare,placement=first-fit,reach=2g-full",
+        "preset=bare,keep-hole=0",
+        "preset=hardened",
+        "placement=kernel",
+    ] {
+        succeed(Command::new(&program).arg(options));
+    }
+}
+
 /// What is installed is found by pkg-config, for both libraries.
 #[test]
 fn an_installed_library_is_found_by_pkg_config() {

@@ -6,6 +6,7 @@ mod needs;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 #[allow(
     unused_imports,
@@ -25,10 +26,22 @@ pub(crate) enum Library {
     Shared,
 }
 
-/// Where cargo put the libraries: beside the test.
-pub(crate) fn built() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's own path");
-    test.parent().expect("a file lies in a folder").to_owned()
+/// Where the libraries are, as they are to be built from these sources.
+pub(crate) fn built() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        // TARGET/PROFILE/deps/TEST
+        let test = std::env::current_exe().expect("the test's own path");
+        let folder = test.ancestors().nth(2).expect("a folder of the profile");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "-p", "low2g-capi"]);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        let target = folder.parent().expect("cargo's target folder");
+        succeed(build.arg("--target-dir").arg(target).current_dir(root()));
+        folder.to_owned()
+    })
 }
 
 impl Library {

@@ -68,6 +68,31 @@ fn llvm_19() {
     run(19, Library::Static, &kinds);
 }
 
+/// What JITs and their objects do wrong.
+#[test]
+fn bad_input_is_an_error_of_orc() {
+    for version in [14, 19] {
+        let Some(llvm) = require(Llvm::find_cpp(version)) else {
+            continue;
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut flags = vec!["-rdynamic", "-Wno-unused-parameter", "-O0"];
+        flags.extend(llvm.flags.iter().map(String::as_str));
+        let compiler = format!("clang++-{version}");
+        let source = "tests/capi/lljit/bad_input.cpp";
+        let program = build(&compiler, source, Library::Shared, folder.path(), &flags);
+        for kind in ["jitlink", "layer"] {
+            let modules = SOURCES[..2].iter().map(|source| {
+                let pic = kind == "jitlink";
+                llvm.bitcode(&format!("lljit/{source}"), pic, folder.path())
+            });
+            let mut command = Command::new("timeout");
+            command.args(["-s", "KILL", "120"]).arg(&program).arg(kind);
+            succeed(command.args(modules));
+        }
+    }
+}
+
 #[test]
 fn the_example_runs() {
     for version in [14, 19] {

@@ -401,6 +401,8 @@ private:
   }
 
   void fail(Job &J, llvm::Error Err) {
+    // Whoever hears of the failure finds the memory free.
+    low2g_link_abandon(std::exchange(J.Link, nullptr), nullptr);
     getExecutionSession().reportError(std::move(Err));
     {
       std::lock_guard<std::mutex> Lock(Mutex);

@@ -7,10 +7,11 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 
 use support::llvm::Llvm;
-use support::{Library, build, require, succeed};
+use support::{Library, build, require, succeed, under_valgrind};
 
 /// What every linker is given, in the order of the program's arguments.
 const SOURCES: [&str; 4] = ["cycle.c", "cxx.cpp", "other.cpp", "missing.c"];
@@ -86,9 +87,13 @@ fn bad_input_is_an_error_of_orc() {
                 let pic = kind == "jitlink";
                 llvm.bitcode(&format!("lljit/{source}"), pic, folder.path())
             });
+            let arguments: Vec<PathBuf> = [kind.into()].into_iter().chain(modules).collect();
             let mut command = Command::new("timeout");
-            command.args(["-s", "KILL", "120"]).arg(&program).arg(kind);
-            succeed(command.args(modules));
+            command.args(["-s", "KILL", "120"]).arg(&program);
+            succeed(command.args(&arguments));
+            if version == 14 {
+                under_valgrind(&program, &arguments, false);
+            }
         }
     }
 }

@@ -76,9 +76,11 @@ inline bool isRuntimeDyld(const std::string &Kind) {
 
 static std::string Reported;
 
-inline std::unique_ptr<LLJIT> makeJit(const std::string &Kind, bool Emulated = true) {
+inline std::unique_ptr<LLJIT> makeJit(const std::string &Kind, bool Emulated = true,
+                                      unsigned Threads = 2) {
   // A compiler for each thread that asks.
-  unsigned Threads = isRuntimeDyld(Kind) ? 0 : 2;
+  if (isRuntimeDyld(Kind))
+    Threads = 0;
   auto Machine = Exit(JITTargetMachineBuilder::detectHost());
   bool IsPic = Kind == "jitlink" || Kind == "rtdyld-pic";
   Machine.setRelocationModel(IsPic ? Reloc::PIC_ : Reloc::Static);

@@ -264,3 +264,197 @@ fn the_tool_says_what_this_system_allows() {
     }
     assert_eq!(status("seal"), "degraded");
 }
+
+/// Two functions, one with a frame at rsp and one with a frame pointer, and their frame entries:
+/// ```text
+/// f:  push rbx                    g:  push rbp
+///     sub rsp, 32                     mov rbp, rsp
+///     mov ebx, 7                      push rbx
+///     call g                          sub rsp, 40
+///     add eax, ebx                    mov ebx, 9
+///     add rsp, 32                     call look
+///     pop rbx                         mov rbx, [rbp - 8]
+///     ret                             leave
+///                                     ret
+/// ```
+fn framed_object() -> Vec<u8> {
+    const ABS64: u32 = 1;
+    let mut object = Obj::default();
+    let look = object.symbol(Sym::new("look", GLOBAL, NOTYPE, Where::Undefined, 0));
+    let mut text = vec![
+        0x53, 0x48, 0x83, 0xec, 32, 0xbb, 7, 0, 0, 0, 0xe8, 13, 0, 0, 0,
+    ];
+    text.extend([0x01, 0xd8, 0x48, 0x83, 0xc4, 32, 0x5b, 0xc3]);
+    // What pads functions, between the two.
+    text.extend([0xcc; 5]);
+    assert_eq!(text.len(), 28);
+    text.extend([
+        0x55, 0x48, 0x89, 0xe5, 0x53, 0x48, 0x83, 0xec, 40, 0xbb, 9, 0, 0, 0,
+    ]);
+    text.extend([0xe8, 0, 0, 0, 0, 0x48, 0x8b, 0x5d, 0xf8, 0xc9, 0xc3]);
+    let text = Sec::text(text)
+        .aligned(16)
+        .rel(43, PLT32, Of::Sym(look), -4);
+    let text = object.section(text);
+    object.symbol(
+        Sym::new("f", GLOBAL, FUNC, Where::In(text), 0)
+            .sized(23)
+            .visible(DEFAULT),
+    );
+    let start = object.symbol(Sym::new("start", LOCAL, NOTYPE, Where::In(text), 0));
+    // A common entry: absolute pointers, the frame at rsp + 8.
+    let mut frames = vec![20, 0, 0, 0, 0, 0, 0, 0, 1];
+    frames.extend(b"zR\0\x01\x78\x10\x01\x00\x0c\x07\x08\x90\x01\0\0");
+    assert_eq!(frames.len(), 24);
+    let mut starts = Vec::new();
+    let mut entry = |len: u8, instructions: &[u8]| {
+        let mut entry = vec![0; 4];
+        let at = u32::try_from(frames.len() + 4).expect("small");
+        entry.extend(at.to_le_bytes());
+        starts.push(frames.len() + 8);
+        entry.extend([0; 8]);
+        entry.extend([len, 0, 0, 0, 0, 0, 0, 0, 0]);
+        entry.extend(instructions);
+        entry.resize(entry.len().next_multiple_of(8), 0);
+        let size = u32::try_from(entry.len() - 4).expect("small");
+        entry[..4].copy_from_slice(&size.to_le_bytes());
+        frames.extend(entry);
+    };
+    entry(
+        23,
+        &[
+            0x41, 0x0e, 16, 0x83, 2, 0x44, 0x0e, 48, 0x50, 0x0e, 16, 0x41, 0x0e, 8,
+        ],
+    );
+    entry(
+        25,
+        &[
+            0x41, 0x0e, 16, 0x86, 2, 0x43, 0x0d, 6, 0x41, 0x83, 3, 0x53, 0x0c, 7, 8,
+        ],
+    );
+    let mut section = Sec::new(".eh_frame", 2, frames).aligned(8);
+    for (at, addend) in starts.into_iter().zip([0, 28]) {
+        section = section.rel(at as u64, ABS64, Of::Sym(start), addend);
+    }
+    object.section(section);
+    object.build()
+}
+
+/// Windows' own walk of the stack, from a function that loaded code has called.
+mod walk {
+    use std::sync::Mutex;
+
+    use windows_sys::Win32::System::Diagnostics::Debug::{
+        CONTEXT, RtlCaptureContext, RtlCaptureStackBackTrace, RtlLookupFunctionEntry,
+        RtlVirtualUnwind, UNW_FLAG_NHANDLER,
+    };
+
+    /// What each frame had as its instruction pointer and in rbx.
+    pub(super) static FRAMES: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+    /// What `RtlCaptureStackBackTrace` says.
+    pub(super) static TRACE: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+    #[repr(align(16))]
+    struct Aligned(CONTEXT);
+
+    pub(super) fn is_known(pc: u64) -> bool {
+        let mut base = 0;
+        // SAFETY: RtlLookupFunctionEntry takes any address, a place for the base and no history.
+        let entry = unsafe { RtlLookupFunctionEntry(pc, &raw mut base, std::ptr::null_mut()) };
+        !entry.is_null()
+    }
+
+    pub(super) extern "C" fn look() -> i32 {
+        let mut context = Aligned(CONTEXT::default());
+        // SAFETY: RtlCaptureContext writes a structure that is aligned to 16 bytes.
+        unsafe { RtlCaptureContext(&raw mut context.0) };
+        let mut frames = FRAMES.lock().expect("nobody panicked");
+        for _ in 0..32 {
+            let (pc, mut base) = (context.0.Rip, 0);
+            frames.push((pc, context.0.Rbx));
+            // SAFETY: as in `is_known`.
+            let entry = unsafe { RtlLookupFunctionEntry(pc, &raw mut base, std::ptr::null_mut()) };
+            if entry.is_null() {
+                break;
+            }
+            let (mut data, mut frame) = (std::ptr::null_mut(), 0);
+            // SAFETY: RtlVirtualUnwind needs registers of a frame of this thread that is not over, and
+            // the entry of its code.
+            unsafe {
+                RtlVirtualUnwind(
+                    UNW_FLAG_NHANDLER,
+                    base,
+                    pc,
+                    entry,
+                    &raw mut context.0,
+                    &raw mut data,
+                    &raw mut frame,
+                    std::ptr::null_mut(),
+                )
+            };
+            if context.0.Rip == 0 {
+                break;
+            }
+        }
+        let mut trace = [std::ptr::null_mut(); 32];
+        // SAFETY: RtlCaptureStackBackTrace writes as many pointers as there is room for.
+        let count =
+            unsafe { RtlCaptureStackBackTrace(0, 32, trace.as_mut_ptr(), std::ptr::null_mut()) };
+        let known = trace[..usize::from(count)].iter();
+        let known = known.map(|pc| low2g::platform::to_u64(pc.addr()));
+        TRACE.lock().expect("nobody panicked").extend(known);
+        1
+    }
+}
+
+#[test]
+fn the_stack_is_walked_through_loaded_code_while_it_is_loaded() {
+    let mut session = Session::new().expect("low memory");
+    session.define_function("look", walk::look as *const ());
+    let input = Input::from_bytes("framed.o", framed_object());
+    // SAFETY: the object is the one above; its code keeps to the Windows calling convention.
+    let module = unsafe { session.load(&[input]) }.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(module.frame_warnings(), []);
+    // SAFETY: f is int f(void); the module lives.
+    let function = unsafe { module.function::<extern "C" fn() -> i32>("f") };
+    let function = function.expect("it is defined");
+    assert_eq!(function(), 8);
+    let f = low2g::platform::to_u64((function as *const ()).addr());
+    // Return addresses: behind the calls.
+    let (in_f, in_g) = (f + 15, f + 47);
+    let frames = walk::FRAMES.lock().expect("nobody panicked").clone();
+    let position = |pc| frames.iter().position(|frame| frame.0 == pc);
+    let at = position(in_g).unwrap_or_else(|| panic!("{in_g:#x} is not among {frames:x?}"));
+    assert_eq!(frames[at], (in_g, 9), "{frames:x?}");
+    assert_eq!(frames[at + 1], (in_f, 7), "{frames:x?}");
+    // And beyond: this test, and who called it.
+    assert!(frames.len() > at + 4, "{frames:x?}");
+    let here = low2g::platform::to_u64((framed_object as *const ()).addr());
+    assert!(frames[at + 2].0.abs_diff(here) < 64 << 20, "{frames:x?}");
+    let trace = walk::TRACE.lock().expect("nobody panicked").clone();
+    let first = trace.iter().position(|pc| *pc == in_g);
+    let first = first.unwrap_or_else(|| panic!("{trace:x?}"));
+    assert_eq!(trace[first + 1], in_f, "{trace:x?}");
+    assert!(walk::is_known(in_f) && walk::is_known(in_g));
+    drop(module);
+    assert!(!walk::is_known(in_f) && !walk::is_known(in_g));
+}
+
+#[test]
+fn a_panic_passes_through_loaded_code() {
+    extern "C-unwind" fn panics() -> i32 {
+        std::panic::resume_unwind(Box::new(77_u8))
+    }
+    let mut session = Session::new().expect("low memory");
+    session.define_function("look", panics as *const ());
+    let input = Input::from_bytes("framed.o", framed_object());
+    // SAFETY: the object is the one above; its code keeps to the Windows calling convention.
+    let module = unsafe { session.load(&[input]) }.unwrap_or_else(|error| panic!("{error}"));
+    // SAFETY: f is int f(void), through which what `look` throws passes; the module lives.
+    let function = unsafe { module.function::<extern "C-unwind" fn() -> i32>("f") };
+    let function = function.expect("it is defined");
+    for _ in 0..3 {
+        let thrown = std::panic::catch_unwind(|| function()).expect_err("it does not return");
+        assert_eq!(thrown.downcast_ref::<u8>(), Some(&77));
+    }
+}

@@ -11,6 +11,10 @@
 //! belongs to one link) that holds their code, and written anew with absolute pointers. An
 //! entry whose function a COMDAT group dropped is left out.
 
+#[cfg(any(test, all(windows, target_arch = "x86_64")))]
+mod functions;
+#[cfg(all(windows, target_arch = "x86_64"))]
+mod installed;
 mod moved;
 mod read;
 mod register;
@@ -70,6 +74,8 @@ pub struct FrameWarning {
 pub(crate) struct Frames {
     tables: Vec<Finished>,
     registered: Option<Registered>,
+    #[cfg(all(windows, target_arch = "x86_64"))]
+    installed: Option<installed::Installed>,
     pub(crate) warnings: Vec<FrameWarning>,
 }
 
@@ -88,6 +94,8 @@ impl Frames {
         Self {
             tables,
             registered: None,
+            #[cfg(all(windows, target_arch = "x86_64"))]
+            installed: None,
             warnings: builder.warnings,
         }
     }
@@ -107,6 +115,10 @@ impl Frames {
 
     /// Tells the unwinder; once only.
     pub(crate) fn register(&mut self) {
+        #[cfg(all(windows, target_arch = "x86_64"))]
+        if self.installed.is_none() {
+            self.installed = Some(installed::Installed::new(&self.tables));
+        }
         if self.registered.is_none() && !self.tables.is_empty() {
             match Registered::new(std::mem::take(&mut self.tables)) {
                 Ok(registered) => self.registered = Some(registered),
@@ -118,6 +130,10 @@ impl Frames {
     /// Takes the tables back: none of their code may run any more.
     pub(crate) fn withdraw(&mut self) {
         self.registered = None;
+        #[cfg(all(windows, target_arch = "x86_64"))]
+        {
+            self.installed = None;
+        }
     }
 }
 

@@ -66,10 +66,11 @@ fn unwinder() -> Option<&'static Unwinder> {
 }
 
 /// Whether exceptions and backtraces can pass through loaded code in this process: its
-/// unwinder (libgcc_s, or LLVM's libunwind) takes frame tables at run time.
+/// unwinder (libgcc_s, or LLVM's libunwind) takes frame tables at run time, or it is Windows, which
+/// takes function tables.
 #[must_use]
 pub fn unwinding_is_supported() -> bool {
-    unwinder().is_some()
+    cfg!(all(windows, target_arch = "x86_64")) || unwinder().is_some()
 }
 
 /// Registered tables. Dropping it takes them back; no code that they describe may be on any

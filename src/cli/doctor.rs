@@ -7,6 +7,7 @@ use low2g::link::tls::{static_space, static_use};
 use low2g::platform::{AddrRange, Platform};
 use serde::Serialize;
 
+use super::advice::ADVICE;
 use super::args::DoctorArgs;
 use super::{Failure, map, table};
 
@@ -130,7 +131,7 @@ fn low_memory() -> Finding {
                     "low-memory",
                     Status::Degraded,
                     value,
-                    "addresses are of the kernel's choice: use Linux 4.17 or newer, and no emulator that ignores address hints",
+                    ADVICE.chosen_by_kernel,
                 )
             }
         }
@@ -144,7 +145,7 @@ fn low_memory() -> Finding {
             "low-memory",
             Status::Missing,
             error.to_string(),
-            "see `low2g map` for what holds the low 2 GiB; check ulimit -v and vm.max_map_count",
+            ADVICE.refused,
         ),
     }
 }
@@ -161,7 +162,7 @@ fn free_space() -> Finding {
                 "free-space",
                 Status::Missing,
                 error.to_string(),
-                "mount /proc",
+                ADVICE.no_map,
             );
         }
     };
@@ -180,12 +181,7 @@ fn free_space() -> Finding {
     if total >= 1 << 30 {
         Finding::ok("free-space", value)
     } else {
-        Finding::bad(
-            "free-space",
-            Status::Degraded,
-            value,
-            "`low2g map` names what holds the rest; link the program as PIE to clear the executable out of the way",
-        )
+        Finding::bad("free-space", Status::Degraded, value, ADVICE.crowded)
     }
 }
 
@@ -200,13 +196,13 @@ fn code() -> Finding {
             "executable-memory",
             Status::Degraded,
             "one view, switched by mprotect",
-            "publishing costs a system call: allow memfd_create (seccomp, vm.memfd_noexec)",
+            ADVICE.one_view,
         ),
         Err(error) => Finding::bad(
             "executable-memory",
             Status::Missing,
             error.to_string(),
-            "a policy forbids executable memory (SELinux execmem, PR_SET_MDWE without memfd): run without it, or as another domain",
+            ADVICE.no_code,
         ),
     }
 }
@@ -228,47 +224,26 @@ fn static_tls() -> Finding {
     if space.max(used.pool - used.pool_used) >= ENOUGH {
         Finding::ok("static-tls", value)
     } else {
-        Finding::bad(
-            "static-tls",
-            Status::Degraded,
-            value,
-            "start the process with GLIBC_TUNABLES=glibc.rtld.optional_static_tls=BYTES, reserve a pool (low2g::tls_pool!; for this tool LOW2G_TLS_POOL=BYTES and the feature tls-pool at build time), or compile with -fPIC, whose thread-local variables need none",
-        )
+        Finding::bad("static-tls", Status::Degraded, value, ADVICE.static_tls)
     }
 }
 
 fn powers(platform: &dyn Platform, findings: &mut Vec<Finding>) {
     let powers = platform.config().capabilities;
     findings.extend([
-        Finding::power(
-            "exact-claims",
-            powers.exact_claims,
-            "MAP_FIXED_NOREPLACE needs Linux 4.17; hints are verified instead",
-        ),
-        Finding::power(
-            "low-claims",
-            powers.low_claims,
-            "MAP_32BIT is the last resort when draws fail; this architecture or kernel lacks it",
-        ),
-        Finding::power(
-            "second-views",
-            powers.second_views,
-            "memfd_create is refused: code is published by mprotect",
-        ),
+        Finding::power("exact-claims", powers.exact_claims, ADVICE.exact_claims),
+        Finding::power("low-claims", powers.low_claims, ADVICE.low_claims),
+        Finding::power("second-views", powers.second_views, ADVICE.second_views),
         Finding::power(
             "protect-to-execute",
             powers.protect_to_execute,
-            "PR_SET_MDWE or a policy is in force: code takes two views",
+            ADVICE.protect_to_execute,
         ),
         Finding::power(
             "guard-in-place",
             powers.guard_in_place,
-            "MADV_GUARD_INSTALL needs Linux 6.13: guards take mappings of their own",
+            ADVICE.guard_in_place,
         ),
-        Finding::power(
-            "seal",
-            powers.seal,
-            "mseal needs Linux 6.10: finalized pages can be unmapped",
-        ),
+        Finding::power("seal", powers.seal, ADVICE.seal),
     ]);
 }

@@ -1,6 +1,7 @@
 //! Commands, and how they fail: one line on standard error, and an exit code
 //! (1 link error, 2 usage, 3 no low memory).
 
+mod advice;
 mod args;
 mod compile;
 mod demo;

@@ -155,11 +155,15 @@ impl Drawer {
     pub(super) fn free_slots(&self, source: Source, align: u64) -> Result<u64, Failure> {
         let (window, size) = match source {
             Source::Low2g => (self.window(), self.size),
-            Source::Map32bit => (MAP_32BIT_WINDOW, self.size.max(self.page_size())),
+            // Other systems' own choices lie anywhere below 2 GiB.
+            Source::Map32bit if cfg!(target_os = "linux") => {
+                (MAP_32BIT_WINDOW, self.size.max(self.page_size()))
+            }
+            Source::Map32bit => (BELOW_2G, self.size.max(self.page_size())),
         };
         let align = match source {
             Source::Low2g => align,
-            Source::Map32bit => self.page_size(),
+            Source::Map32bit => self.allocator.platform().config().granularity,
         };
         let regions = self
             .allocator

@@ -200,7 +200,8 @@ impl LowAllocator {
         self.inner.placement
     }
 
-    /// Counters, and what the allocator knows of its window: no system call.
+    /// Counters, which are always kept, and what the allocator knows of its window: no system call, but
+    /// a walk over what is taken there.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let mut statistics = {

@@ -277,7 +277,7 @@ impl Builder {
             clear_on_free: hardening.clear_on_free,
             checked: has_minimum || hardening.clear_on_free,
         };
-        // Runs are good for nothing but size.
+        // Runs have neither guards nor a quarantine nor random places.
         let plain = !random && !has_minimum && hardening == Hardening::BARE;
         let bytes = self.keep_hole.unwrap_or(DEFAULT_HOLE);
         let keeps = bytes > 0 && self.placement == Placement::Randomized;

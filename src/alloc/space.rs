@@ -11,7 +11,8 @@
 //! - what is ours is never forgotten by a survey, only by its removal;
 //! - every cached slot count equals a recount over the gaps.
 //!
-//! Insertion, removal and look-up take O(log n); the number of possible starts
+//! Look-up takes O(log n), insertion and removal that and a move within a leaf of the map (now and
+//! then of one word a leaf); the number of possible starts
 //! for the shapes asked for last is kept up to date along with them, so that a
 //! draw knows its odds without walking the gaps.
 

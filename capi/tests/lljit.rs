@@ -1,4 +1,4 @@
-//! include/low2g/llvm.hpp under LLJIT of LLVM 14 and 19: low2g's linker as an ORC object layer, and its
+//! include/low2g/llvm.hpp under LLJIT of LLVM 14, 15, 16 and 19: low2g's linker as an ORC object layer, and its
 //! memory under JITLink and RuntimeDyld, with modules that clang made of C and C++.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
@@ -61,6 +61,16 @@ fn run(version: u32, library: Library, kinds: &[&str]) {
 fn llvm_14() {
     let kinds = ["layer", "jitlink", "rtdyld", "rtdyld-objects"];
     run(14, Library::Shared, &kinds);
+}
+
+#[test]
+fn llvm_15() {
+    run(15, Library::Shared, &["layer", "jitlink", "rtdyld"]);
+}
+
+#[test]
+fn llvm_16() {
+    run(16, Library::Shared, &["layer", "jitlink", "rtdyld"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@
 #include "llvm/Config/llvm-config.h"
 
 #if LLVM_VERSION_MAJOR < 14 || LLVM_VERSION_MAJOR > 19
-#warning "low2g/llvm.hpp is tested with LLVM 14 and 19"
+#warning "low2g/llvm.hpp is tested with LLVM 14, 15, 16 and 19"
 #endif
 
 #include "llvm/Support/Error.h"

@@ -7,9 +7,11 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal;
 use support::command::{assert_same, low2g_on, run};
 use support::inputs::{self, Program, SYSTEM_PYTHON};
 use support::{require, seed};
@@ -83,6 +85,15 @@ fn wrapper(path: PathBuf, command: &Command) -> PathBuf {
 /// Runs CPython's tests by `command`, children by `executable`; in a folder of its own.
 fn run_tests(mut command: Command, executable: &Path) -> support::command::Finished {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    // A shell's background job ignores it, and its children with it; a test of generators raises it.
+    let interruptible = || {
+        let default = signal::SigHandler::SigDfl;
+        // SAFETY: signal needs no handler to run in this process: the default one is none.
+        unsafe { signal::signal(signal::Signal::SIGINT, default) }?;
+        Ok(())
+    };
+    // SAFETY: pre_exec needs what may be done between fork and exec: signal(2) is a system call.
+    unsafe { command.pre_exec(interruptible) };
     command
         .arg("-I")
         .arg(support::input("python_tests.py"))

@@ -6,7 +6,7 @@
 //!
 //! `cargo bench --bench link [-- NAME]`
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../../tests/support/mod.rs"]
 #[allow(
     dead_code,
     reason = "shared with the tests, which use other parts of it"
@@ -215,7 +215,7 @@ fn tiny_objects(count: usize) -> Vec<Input> {
     (0..count).map(object).collect()
 }
 
-fn main() {
+pub(super) fn main() {
     let wanted = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'));

@@ -6,7 +6,7 @@
 //!
 //! `cargo bench --bench tls`
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../../tests/support/mod.rs"]
 #[allow(
     dead_code,
     reason = "shared with the tests, which use other parts of it"
@@ -78,7 +78,7 @@ fn median(values: &mut [u64]) -> u64 {
     values[values.len() / 2]
 }
 
-fn main() {
+pub(super) fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let main = object("access_main.c", &["-fno-pic"]);
     println!(

@@ -8,6 +8,8 @@
 pub use low2g_platform as platform;
 pub mod alloc;
 pub mod capi;
+#[cfg(test)]
+mod dice;
 pub mod jit;
 pub mod link;
 pub mod place;

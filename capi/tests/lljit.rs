@@ -7,7 +7,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::llvm::Llvm;
@@ -19,17 +19,21 @@ const SOURCES: [&str; 4] = ["cycle.c", "cxx.cpp", "other.cpp", "missing.c"];
 /// What only low2g's linker takes.
 const OF_THE_LAYER: [&str; 3] = ["far.c", "tls.cpp", "tls_other.cpp"];
 
+/// Builds `source` with that LLVM's compiler; what is loaded finds the program's own functions.
+fn compile(llvm: &Llvm, source: &str, library: Library, folder: &Path) -> PathBuf {
+    let mut flags = vec!["-rdynamic", "-Wno-unused-parameter", "-O0"];
+    flags.extend(llvm.flags.iter().map(String::as_str));
+    let compiler = format!("clang++-{}", llvm.version);
+    build(&compiler, source, library, folder, &flags)
+}
+
 /// Runs tests/capi/lljit/lljit.cpp in each of `kinds`, twice: it lies elsewhere each time.
 fn run(version: u32, library: Library, kinds: &[&str]) {
     let Some(llvm) = require(Llvm::find_cpp(version)) else {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let mut flags = vec!["-rdynamic", "-Wno-unused-parameter", "-O0"];
-    flags.extend(llvm.flags.iter().map(String::as_str));
-    let compiler = format!("clang++-{version}");
-    let source = "tests/capi/lljit/lljit.cpp";
-    let program = build(&compiler, source, library, folder.path(), &flags);
+    let program = compile(&llvm, "tests/capi/lljit/lljit.cpp", library, folder.path());
     for kind in kinds {
         let pic = ["jitlink", "rtdyld-pic"].contains(kind);
         let more: &[&str] = match *kind {
@@ -87,11 +91,12 @@ fn bad_input_is_an_error_of_orc() {
             continue;
         };
         let folder = tempfile::tempdir().expect("a folder");
-        let mut flags = vec!["-rdynamic", "-Wno-unused-parameter", "-O0"];
-        flags.extend(llvm.flags.iter().map(String::as_str));
-        let compiler = format!("clang++-{version}");
-        let source = "tests/capi/lljit/bad_input.cpp";
-        let program = build(&compiler, source, Library::Shared, folder.path(), &flags);
+        let program = compile(
+            &llvm,
+            "tests/capi/lljit/bad_input.cpp",
+            Library::Shared,
+            folder.path(),
+        );
         for kind in ["jitlink", "layer"] {
             let modules = SOURCES[..2].iter().map(|source| {
                 let pic = kind == "jitlink";
@@ -115,11 +120,12 @@ fn the_example_runs() {
             continue;
         };
         let folder = tempfile::tempdir().expect("a folder");
-        let mut flags = vec!["-Wno-unused-parameter", "-O0"];
-        flags.extend(llvm.flags.iter().map(String::as_str));
-        let compiler = format!("clang++-{version}");
-        let source = "examples/cpp/orc_layer.cpp";
-        let program = build(&compiler, source, Library::Shared, folder.path(), &flags);
+        let program = compile(
+            &llvm,
+            "examples/cpp/orc_layer.cpp",
+            Library::Shared,
+            folder.path(),
+        );
         let printed = succeed(Command::new("timeout").arg("60").arg(program)).stdout;
         let printed = String::from_utf8(printed).expect("UTF-8");
         assert!(printed.starts_with("hello from low memory\n"), "{printed}");

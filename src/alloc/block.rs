@@ -168,9 +168,9 @@ impl LowBlock {
     fn makes_room(&mut self, size: u64) -> bool {
         let (addr, inner) = (self.addr(), &self.allocator.inner);
         if let (Home::Part(bytes, _), Some(extents)) = (&mut self.home, &inner.extents)
-            && extents.resize(addr, size)
+            && let Some(resized) = extents.resize(addr, size)
         {
-            *bytes = extents.used_at(addr).map_or(*bytes, |run| run.len());
+            *bytes = resized;
         }
         size <= self.usable_size()
     }
@@ -228,10 +228,10 @@ impl Drop for LowBlock {
     fn drop(&mut self) {
         match &mut self.home {
             Home::Own(own) => {
-                if self.allocator.inner.retired.takes(self.range.len()) {
-                    own.take()
-                        .into_iter()
-                        .for_each(|own| self.allocator.retire(own));
+                if self.allocator.inner.retired.takes(self.range.len())
+                    && let Some(own) = own.take()
+                {
+                    self.allocator.retire(own);
                 }
             }
             Home::Part(..) => {

@@ -58,18 +58,19 @@ fn allocate(low: &LowAllocator, layout: Layout, zeroed: bool) -> Result<NonNull<
     Ok(slice(start, layout.size()))
 }
 
-/// Whether the block at `start` may hold `layout`, not empty, where it lies.
-fn fits(low: &LowAllocator, start: NonNull<u8>, layout: Layout) -> bool {
+/// Bytes of the block at `start` if it may hold `layout`, not empty, where it lies.
+fn fits(low: &LowAllocator, start: NonNull<u8>, layout: Layout) -> Option<u64> {
     let addr = to_u64(start.addr().get());
-    addr.is_multiple_of(to_u64(layout.align()))
-        && low.resize_where_it_is(addr, to_u64(layout.size()))
+    if !addr.is_multiple_of(to_u64(layout.align())) {
+        return None;
+    }
+    low.resize_where_it_is(addr, to_u64(layout.size()))
 }
 
-/// As `fits`, and more than half of the block is used then.
+/// Whether the block at `start` may hold `layout` where it lies, and more than half of it is used then.
 pub(crate) fn fits_well(low: &LowAllocator, start: NonNull<u8>, layout: Layout) -> bool {
-    let usable = || low.usable_size(to_u64(start.addr().get()));
     let well = |usable: u64| usable / 2 < to_u64(layout.size());
-    layout.size() > 0 && fits(low, start, layout) && usable().is_some_and(well)
+    layout.size() > 0 && fits(low, start, layout).is_some_and(well)
 }
 
 // SAFETY: Allocator needs blocks that stay valid until they are freed or the allocator and all its
@@ -104,7 +105,7 @@ unsafe impl Allocator for LowAllocator {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        if old.size() > 0 && fits(self, start, new) {
+        if old.size() > 0 && fits(self, start, new).is_some() {
             return Ok(slice(start, new.size()));
         }
         // SAFETY: `move_to` needs a block of `old` that the caller owns: this function's contract.
@@ -117,7 +118,7 @@ unsafe impl Allocator for LowAllocator {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        if old.size() > 0 && fits(self, start, new) {
+        if old.size() > 0 && fits(self, start, new).is_some() {
             // SAFETY: add needs to stay inside the block: the old size does.
             let rest = unsafe { start.add(old.size()) };
             // SAFETY: write_bytes needs writable bytes of the caller's: the block's up to the new size.

@@ -84,9 +84,12 @@ impl Extents {
         Some(Ok(()))
     }
 
-    /// Makes the block at `addr` as long as `bytes`, not 0, need, where it lies; says whether it did.
-    pub(crate) fn resize(&self, addr: u64, bytes: u64) -> bool {
-        self.state.lock().runs.resize(addr, bytes) == Some(true)
+    /// Makes the block at `addr` as long as `bytes`, not 0, need, where it lies; gives how many it has
+    /// then, if it did.
+    pub(crate) fn resize(&self, addr: u64, bytes: u64) -> Option<u64> {
+        let runs = &mut self.state.lock().runs;
+        let run = runs.resize(addr, bytes)?.then(|| runs.used_at(addr))?;
+        run.map(|run| run.len())
     }
 
     /// The block in use at `addr`.

@@ -244,8 +244,12 @@ impl PlacementPolicy for FirstFit {
         }
         // Whoever took the lowest start since the survey leaves what begins after it.
         let beyond = u64::from(progress.attempts_since_survey) * free.starts_of_one();
-        let next = || free.nth_free(beyond).map(|start| (start, Step::FirstFit));
-        after_survey(progress, || next().or(first))
+        after_survey(progress, || match beyond {
+            0 => first,
+            _ => free
+                .nth_free(beyond)
+                .map_or(first, |start| Some((start, Step::FirstFit))),
+        })
     }
 }
 

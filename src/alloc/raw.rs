@@ -153,11 +153,12 @@ impl LowAllocator {
         given.or_else(|| self.inner.extents.as_ref()?.give(addr))
     }
 
-    /// Makes the block in use at `addr` hold `size` bytes, not 0, where it lies; says whether it does.
-    pub(crate) fn resize_where_it_is(&self, addr: u64, size: u64) -> bool {
+    /// Makes the block in use at `addr` hold `size` bytes, not 0, where it lies; gives how many it may
+    /// hold then, if it does.
+    pub(crate) fn resize_where_it_is(&self, addr: u64, size: u64) -> Option<u64> {
         let extents = self.inner.extents.as_ref();
-        extents.is_some_and(|extents| extents.resize(addr, size))
-            || self.usable_size(addr).is_some_and(|usable| size <= usable)
+        let run = extents.and_then(|extents| extents.resize(addr, size));
+        run.or_else(|| self.usable_size(addr).filter(|usable| size <= *usable))
     }
 
     #[cold]

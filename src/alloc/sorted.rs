@@ -168,6 +168,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::dice::dice;
 
     fn check(sorted: &Sorted<u64>, oracle: &BTreeMap<u64, u64>) {
         let all: Vec<(u64, u64)> = sorted
@@ -191,13 +192,7 @@ mod tests {
     fn does_what_a_tree_does() {
         let mut sorted = Sorted::default();
         let mut oracle = BTreeMap::new();
-        let mut number = 3_u64;
-        let mut dice = |bound: u64| {
-            number = number
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (number >> 33) % bound
-        };
+        let mut dice = dice(3);
         for step in 0..60_000_u64 {
             // It grows to some thousand entries, and shrinks to none.
             let grows = step % 20_000 < 10_000;

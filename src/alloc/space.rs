@@ -344,6 +344,7 @@ fn whole(start: u64, end: u64) -> AddrRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dice::dice;
 
     const PAGE: u64 = 4096;
 
@@ -367,13 +368,7 @@ mod tests {
         })
         .into();
         let mut space = Space::default();
-        let mut number = 1_u64;
-        let mut dice = |bound: u64| {
-            number = number
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (number >> 33) % bound
-        };
+        let mut dice = dice(1);
         for _ in 0..3_000 {
             let range = page_range(dice(640), 1 + dice(12));
             if space.is_free(range) && dice(3) > 0 {

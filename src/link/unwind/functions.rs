@@ -43,11 +43,7 @@ const PADDING: u64 = 15;
 impl Functions {
     /// Those of `table`; entries that cannot be read are left out.
     pub(super) fn of(table: &Finished) -> Self {
-        let bytes: Vec<u8> = table
-            .words
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect();
+        let bytes = table.bytes();
         let mut functions = Self::default();
         let section = EhFrame::new(&bytes, LittleEndian);
         let bases = BaseAddresses::default();

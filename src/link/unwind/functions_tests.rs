@@ -5,6 +5,7 @@ use super::super::moved::stub_entry;
 use super::super::read::Fde;
 use super::super::table::{Table, uleb};
 use super::*;
+use crate::dice::dice;
 
 /// The registers at some instruction: integer ones by Windows' numbers, then the halves of xmm0 to 15.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,11 +125,7 @@ fn compare(start: u64, len: u64, instructions: &[u8]) -> (usize, usize) {
     table.add((0, 0), &cie, &fde);
     let table = table.finish();
     let functions = Functions::of(&table);
-    let bytes: Vec<u8> = table
-        .words
-        .iter()
-        .flat_map(|word| word.to_le_bytes())
-        .collect();
+    let bytes = table.bytes();
     let section = EhFrame::new(&bytes, LittleEndian);
     let bases = BaseAddresses::default();
     let offset = gimli::EhFrameOffset(table.offsets[0]);
@@ -218,13 +215,7 @@ fn what_cannot_be_expressed_has_no_entry() {
 
 #[test]
 fn any_frame_entry_is_walked_as_gimli_reads_it_or_left_out() {
-    let mut number = 11_u64;
-    let mut dice = |bound: u64| {
-        number = number
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (number >> 33) % bound
-    };
+    let mut dice = dice(11);
     let byte = |value: u64| u8::try_from(value).expect("small");
     let (mut compared, mut absent) = (0, 0);
     for _ in 0..3_000 {

@@ -126,6 +126,17 @@ pub(super) struct Finished {
     pub(super) offsets: Vec<usize>,
 }
 
+impl Finished {
+    /// The table's bytes, the end mark included.
+    #[cfg(any(test, all(windows, target_arch = "x86_64")))]
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect()
+    }
+}
+
 /// Appends an unsigned LEB128 number.
 pub(super) fn uleb(out: &mut Vec<u8>, mut value: u64) {
     loop {

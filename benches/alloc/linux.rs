@@ -297,7 +297,7 @@ struct Views {
 }
 
 impl Views {
-    const SLOTS: usize = 4096;
+    const SLOTS: usize = 1024;
     const LEN: usize = Self::SLOTS * 256;
 
     fn new() -> Self {
@@ -348,7 +348,7 @@ fn publish(criterion: &mut Criterion) {
                     assert_eq!(call(published.exec_addr()), 7);
                     published
                 },
-                criterion::BatchSize::LargeInput,
+                criterion::BatchSize::NumIterations(1024),
             );
         });
         // What no allocator can go below: the processor notices that what it is to run was just written.

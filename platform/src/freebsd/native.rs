@@ -206,7 +206,8 @@ impl Syscalls for NativeSyscalls {
     }
 
     fn flush_instruction_cache(&self, addr: u64, len: u64) {
-        flush(addr, len);
+        // SAFETY: the caller of `flush_instruction_cache` wrote the range, which is mapped.
+        unsafe { pages::flush(addr, len) };
     }
 }
 
@@ -268,20 +269,6 @@ fn current_break() -> u64 {
 #[cfg(not(target_arch = "x86_64"))]
 const fn current_break() -> u64 {
     0
-}
-
-/// x86-64 keeps instruction fetch coherent with stores (Intel SDM vol. 3, 13.6).
-#[cfg(target_arch = "x86_64")]
-fn flush(_addr: u64, _len: u64) {}
-
-/// Elsewhere the compiler's runtime library knows the instructions.
-#[cfg(not(target_arch = "x86_64"))]
-fn flush(addr: u64, len: u64) {
-    unsafe extern "C" {
-        fn __clear_cache(start: *mut c_void, end: *mut c_void);
-    }
-    // SAFETY: the range is mapped by the backend; the call changes no byte of it.
-    unsafe { __clear_cache(pointer(addr), pointer(addr + len)) }
 }
 
 /// The numbers of `abi` are those that the libc crate has from the system's headers; checked

@@ -247,7 +247,8 @@ impl Syscalls for NativeSyscalls {
     }
 
     fn flush_instruction_cache(&self, addr: u64, len: u64) {
-        flush(addr, len);
+        // SAFETY: the caller of `flush_instruction_cache` wrote the range, which is mapped.
+        unsafe { pages::flush(addr, len) };
     }
 
     fn process_maps(&self) -> SysResult<Vec<MapLine>> {
@@ -314,20 +315,6 @@ fn process_mark() -> Option<&'static AtomicU64> {
         // happens in a child before any of its threads run.
         Some(unsafe { AtomicU64::from_ptr(page.as_ptr().cast()) })
     })
-}
-
-/// x86-64 keeps instruction fetch coherent with stores (Intel SDM vol. 3, 13.6).
-#[cfg(target_arch = "x86_64")]
-fn flush(_addr: u64, _len: u64) {}
-
-/// Elsewhere the compiler's runtime library knows the instructions.
-#[cfg(not(target_arch = "x86_64"))]
-fn flush(addr: u64, len: u64) {
-    unsafe extern "C" {
-        fn __clear_cache(start: *mut c_void, end: *mut c_void);
-    }
-    // SAFETY: the range is mapped by the backend; the call changes no byte of it.
-    unsafe { __clear_cache(pointer(addr), pointer(addr + len)) }
 }
 
 #[cfg(test)]

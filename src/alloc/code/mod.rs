@@ -357,17 +357,17 @@ impl CodeBlock {
     /// # Errors
     /// [`AllocError::Platform`] if private pages may not become executable, and
     /// [`AllocError::Inherited`] in a child of the process that allocated it; no other with two views.
+    #[inline(always)]
     pub fn publish(self) -> Result<PublishedCode, AllocError> {
-        if self.is_inherited() {
-            let addr = self.exec.start();
-            return Err(AllocError::Inherited { addr });
-        }
         let home = match self.writing {
-            Writing::Views { slot, .. } => Home::Views(slot),
-            Writing::Private(mut mapping) => {
-                mapping.protect(mapping.range(), Protection::ReadExecute)?;
-                Home::Private(Arc::new(mapping))
+            Writing::Views { slot, process, .. } => {
+                if slot.allocator.platform().process() != process {
+                    let addr = self.exec.start();
+                    return Err(AllocError::Inherited { addr });
+                }
+                Home::Views(slot)
             }
+            Writing::Private(mapping) => Home::Private(execute(mapping)?),
         };
         home.platform().flush_instruction_cache(self.exec);
         Ok(PublishedCode {
@@ -376,6 +376,13 @@ impl CodeBlock {
             home,
         })
     }
+}
+
+/// Makes private pages executable.
+#[cold]
+fn execute(mut mapping: Mapping) -> Result<Arc<Mapping>, AllocError> {
+    mapping.protect(mapping.range(), Protection::ReadExecute)?;
+    Ok(Arc::new(mapping))
 }
 
 impl PublishedCode {

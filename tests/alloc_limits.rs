@@ -86,6 +86,8 @@ fn a_limit_of_address_space_is_named_and_nothing_is_lost() {
 struct Filler {
     base: *mut libc::c_void,
     len: usize,
+    /// What splitting leaves room for: the kernel asks for one more mapping there than for a new one.
+    last: Vec<*mut libc::c_void>,
 }
 
 impl Filler {
@@ -95,14 +97,28 @@ impl Filler {
         let count: usize = text.trim().parse().expect("a number");
         let len = (count + 2) * 4096;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice replaces nothing.
-        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, 0, flags, -1, 0) };
+        let map = |len, access| {
+            // SAFETY: an anonymous mapping at an address of the kernel's choice replaces nothing.
+            unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, -1, 0) }
+        };
+        let base = map(len, libc::PROT_NONE);
         assert_ne!(base, libc::MAP_FAILED, "inaccessible address space");
-        let filler = Self { base, len };
+        let last = Vec::with_capacity(8);
+        let mut filler = Self { base, len, last };
         let mut page = 0;
         while filler.protect(page, libc::PROT_READ) {
             page += 2;
             assert!(page < count + 2, "the system has no limit of mappings");
+        }
+        loop {
+            // Unlike its neighbours, so that it stays one of its own.
+            let access = [libc::PROT_WRITE, libc::PROT_EXEC][filler.last.len() % 2];
+            let one = map(4096, access);
+            if one == libc::MAP_FAILED {
+                break;
+            }
+            filler.last.push(one);
+            assert!(filler.last.len() < 8, "new mappings are limited as splits are");
         }
         for spare in 0..spare.div_ceil(2) {
             assert!(filler.protect(page - 2 - 2 * spare, libc::PROT_NONE));
@@ -119,7 +135,11 @@ impl Filler {
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and nobody uses it.
+        for one in self.last.drain(..) {
+            // SAFETY: the mapping is this value's own, and nobody uses it.
+            unsafe { libc::munmap(one, 4096) };
+        }
+        // SAFETY: as above.
         unsafe { libc::munmap(self.base, self.len) };
     }
 }

@@ -2,12 +2,12 @@
 //! own bytes.
 
 use crate::contract::Backing;
-use crate::range::AddrRange;
+use crate::range::{AddrRange, is_aligned};
 
 /// Asserts what every operation on pages of `page` bytes asks of its range.
 pub(crate) fn check(range: AddrRange, page: u64) {
     assert!(
-        !range.is_empty() && range.start().is_multiple_of(page) && range.len().is_multiple_of(page),
+        !range.is_empty() && is_aligned(range.start(), page) && is_aligned(range.len(), page),
         "{range} is not a non-empty range of whole pages of {page} bytes"
     );
 }

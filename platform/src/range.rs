@@ -123,6 +123,14 @@ pub const fn align_down(value: u64, align: u64) -> u64 {
     value & !(align - 1)
 }
 
+/// Whether `value` is a multiple of `align` (a power of two): no division, as for an `align` that only
+/// the running system knows.
+#[inline]
+#[must_use]
+pub const fn is_aligned(value: u64, align: u64) -> bool {
+    align_down(value, align) == value
+}
+
 /// An address or length as `usize`; lossless because only 64-bit targets are supported.
 #[must_use]
 #[allow(

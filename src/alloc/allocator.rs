@@ -23,7 +23,7 @@ use crate::alloc::policy::Placement;
 use crate::alloc::raw::RawOwned;
 use crate::alloc::reach::Reach;
 use crate::alloc::snapshot::{self, SnapshotRegion};
-use crate::alloc::space::{Kind, Owned};
+use crate::alloc::space::Kind;
 use crate::alloc::statistics::Statistics;
 
 /// A low-address allocator.
@@ -136,10 +136,7 @@ impl LowAllocator {
             Some(reach) => reach.window_above(config, inner.floor)?,
             None => inner.window,
         };
-        let owned = Owned {
-            kind: request.kind,
-            label: request.label.as_str().into(),
-        };
+        let (kind, label) = (request.kind, request.label.as_str());
         let min_entropy = request.min_entropy.unwrap_or_else(|| inner.least_entropy());
         let (range, certificate) = match request.at {
             Some(at) => {
@@ -153,7 +150,9 @@ impl LowAllocator {
                         advice: "an address of your choice has none; leave out the minimum",
                     });
                 }
-                let claimed = inner.pages.claim_fixed(range, request.protection, owned);
+                let claimed = inner
+                    .pages
+                    .claim_fixed(range, request.protection, (kind, label));
                 (range, claimed?)
             }
             None => inner.pages.claim(&Want {
@@ -163,7 +162,8 @@ impl LowAllocator {
                 placement: inner.placement,
                 min_entropy,
                 source: Source::Private(request.protection),
-                owned,
+                kind,
+                label,
             })?,
         };
         let pages = Arc::clone(&inner.pages);

@@ -10,7 +10,7 @@ use crate::alloc::allocator::{LowAllocator, whole_pages};
 use crate::alloc::certificate::Certificate;
 use crate::alloc::error::{AllocError, Misuse};
 use crate::alloc::heap::Taken;
-use crate::alloc::own::Own;
+use crate::alloc::own::Claimed;
 use crate::alloc::space::Kind;
 
 /// Low memory for data, zeroed; dropping it frees it.
@@ -23,8 +23,8 @@ pub struct LowBlock {
 
 #[derive(Debug)]
 enum Home {
-    /// Pages of its own; `None` once they wait in quarantine.
-    Own(Option<Own>),
+    /// Pages of its own.
+    Own(Claimed),
     /// A slot or a run of so many bytes.
     Part(u64, Certificate),
 }
@@ -37,11 +37,11 @@ impl LowAllocator {
     pub fn allocate(&self, size: u64, align: u64) -> Result<LowBlock, AllocError> {
         self.check_block(size, align)?;
         let Some(taken) = self.take_part(size, align)? else {
-            let own = self.with_trim(|| self.map_own(size, align, Kind::Block))?;
+            let own = self.with_trim(|| self.claim_own(size, align, Kind::Block))?;
             return Ok(LowBlock {
                 allocator: self.clone(),
                 range: part(own.range().start(), size),
-                home: Home::Own(Some(own)),
+                home: Home::Own(own),
             });
         };
         self.clear_taken(&taken, taken.bytes);
@@ -144,7 +144,7 @@ impl LowBlock {
     #[must_use]
     pub fn usable_size(&self) -> u64 {
         match &self.home {
-            Home::Own(own) => own.as_ref().map_or(0, |own| own.range().len()),
+            Home::Own(own) => own.range().len(),
             Home::Part(bytes, _) => *bytes,
         }
     }
@@ -185,7 +185,7 @@ impl LowBlock {
     #[must_use]
     pub fn certificate(&self) -> Certificate {
         match &self.home {
-            Home::Own(own) => own.as_ref().expect("until its drop").certificate(),
+            Home::Own(own) => own.certificate(),
             Home::Part(_, certificate) => *certificate,
         }
     }
@@ -226,14 +226,8 @@ impl LowBlock {
 
 impl Drop for LowBlock {
     fn drop(&mut self) {
-        match &mut self.home {
-            Home::Own(own) => {
-                if self.allocator.inner.retired.takes(self.range.len())
-                    && let Some(own) = own.take()
-                {
-                    self.allocator.retire(own);
-                }
-            }
+        match &self.home {
+            Home::Own(own) => self.allocator.retire_claimed(own),
             Home::Part(..) => {
                 let given = self.allocator.give_part(self.range.start());
                 if let Some(Err(misuse)) = given {

@@ -80,13 +80,16 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// The certificate of an address that `step` picked out of `free_slots`.
-    pub(crate) fn of_pick(step: Step, free_slots: u64, exact: bool, seeded: bool) -> Self {
-        let bits = if step.is_uniform() && !seeded {
-            log2(free_slots)
-        } else {
-            0.0
-        };
+    /// The certificate of an address that `step` picked out of `free_slots`, of which `log2` is the logarithm.
+    pub(crate) fn of_pick(
+        step: Step,
+        free_slots: u64,
+        log2: f64,
+        exact: bool,
+        seeded: bool,
+    ) -> Self {
+        let uniform = step.is_uniform() && !seeded;
+        let bits = if uniform { log2 } else { 0.0 };
         Self {
             entropy_bits: bits,
             conditional_bits: bits,
@@ -110,6 +113,25 @@ impl Certificate {
             free_slots: self.free_slots,
             advice: "use randomized placement without a seed, or lower the minimum",
         })
+    }
+}
+
+/// The logarithm of the count that was asked for last: as blocks come and go, it often is the next one too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bits {
+    count: u64,
+    log2: f64,
+}
+
+impl Bits {
+    pub(crate) fn of(&mut self, count: u64) -> f64 {
+        if count != self.count {
+            *self = Self {
+                count,
+                log2: log2(count),
+            };
+        }
+        self.log2
     }
 }
 

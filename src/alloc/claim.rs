@@ -14,7 +14,7 @@ use crate::alloc::exact::{Exactness, Source, claim_at, trim};
 use crate::alloc::pages::{Pages, State, hard_error};
 use crate::alloc::policy::{FreeSpace, Placement, Progress, Proposal};
 use crate::alloc::snapshot;
-use crate::alloc::space::{Owned, Owner, Shape};
+use crate::alloc::space::{Kind, Owned, Owner, Shape};
 
 /// What is to be mapped.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ pub(crate) struct Want<'a> {
     /// Bits below which the claim is refused.
     pub(crate) min_entropy: f64,
     pub(crate) source: Source<'a>,
-    pub(crate) owned: Owned,
+    pub(crate) kind: Kind,
+    pub(crate) label: &'a str,
 }
 
 /// One request on its way.
@@ -40,7 +41,7 @@ struct Claim<'a> {
     /// Whether the map was surveyed for this request.
     fresh: bool,
     /// The last refusal that might have been a collision in disguise.
-    refusal: Option<AllocError>,
+    refusal: Option<Box<AllocError>>,
 }
 
 impl Pages {
@@ -58,12 +59,8 @@ impl Pages {
         let fresh = self.ensure_surveyed(&mut state, want.window)?;
         state.hole_barred = !self.avoids_hole(&mut state, shape) && state.drop_hole();
         let mut result = Claim::new(self, want, shape, fresh).run(&mut state);
-        // What is kept for a large block is better than nothing for a small one.
-        if let Err(AllocError::Exhausted { .. } | AllocError::EntropyTooLow { .. }) = result
-            && state.drop_hole()
-        {
-            state.hole_barred = true;
-            result = Claim::new(self, want, shape, false).run(&mut state);
+        if let Err(error) = result {
+            result = self.claim_in_hole(want, shape, &mut state, error);
         }
         state.hole_barred = false;
         if self.outgrows_hole(want.size) {
@@ -79,12 +76,32 @@ impl Pages {
         }
     }
 
+    /// Another try after `error`: what is kept for a large block is better than nothing for a small one.
+    #[cold]
+    fn claim_in_hole(
+        &self,
+        want: &Want<'_>,
+        shape: Shape,
+        state: &mut State,
+        error: AllocError,
+    ) -> Result<(AddrRange, Certificate), AllocError> {
+        match error {
+            AllocError::Exhausted { .. } | AllocError::EntropyTooLow { .. }
+                if state.drop_hole() =>
+            {
+                state.hole_barred = true;
+                Claim::new(self, want, shape, false).run(state)
+            }
+            _ => Err(error),
+        }
+    }
+
     /// Claims exactly `range`, which the caller named.
     pub(crate) fn claim_fixed(
         &self,
         range: AddrRange,
         protection: Protection,
-        owned: Owned,
+        (kind, label): (Kind, &str),
     ) -> Result<Certificate, AllocError> {
         let mut state = self.state.lock();
         self.check_limit(&state, range.len())?;
@@ -105,8 +122,8 @@ impl Pages {
             Err(error) => return Err(hard_error(error).expect("collisions are handled above")),
         }
         let seeded = state.random.is_seeded();
-        record(&mut state, range, owned, Step::Fixed);
-        Ok(Certificate::of_pick(Step::Fixed, 1, true, seeded))
+        record(&mut state, range, ours(kind, label), Step::Fixed);
+        Ok(Certificate::of_pick(Step::Fixed, 1, 0.0, true, seeded))
     }
 }
 
@@ -165,8 +182,7 @@ impl<'a> Claim<'a> {
         step: Step,
     ) -> Result<Option<(AddrRange, Certificate)>, AllocError> {
         let free_slots = state.space.free_starts(self.shape);
-        let seeded = state.random.is_seeded();
-        let certificate = Certificate::of_pick(step, free_slots, self.fresh, seeded);
+        let certificate = self.certificate(state, step, free_slots);
         if let Err(error) = self.check_entropy(&certificate) {
             // Others may have gone since the last survey.
             return if self.fresh {
@@ -177,36 +193,55 @@ impl<'a> Claim<'a> {
         }
         self.count_attempt(state);
         let range = AddrRange::at(start, self.shape.size).expect("starts are counted in a window");
-        match claim_at(
+        // Before the call, which leaves the caches cold.
+        state.space.insert(range, self.owner());
+        let claimed = claim_at(
             self.pages,
             state,
             range,
             self.shape.window,
             self.want.source,
-        ) {
-            Ok(Exactness::Claimed) => Ok(Some(self.accept(state, range, certificate))),
-            Ok(Exactness::Hinted) => {
-                let step = if step.is_uniform() { Step::Hint } else { step };
+        );
+        match claimed {
+            Ok(exactness) => {
+                let step = match exactness {
+                    Exactness::Hinted if step.is_uniform() => Step::Hint,
+                    Exactness::Hinted | Exactness::Claimed => step,
+                };
+                state.statistics.count_mapping(range.len(), step);
                 let certificate = Certificate {
                     step,
                     ..certificate
                 };
-                Ok(Some(self.accept(state, range, certificate)))
+                Ok(Some((range, certificate)))
             }
+            Err(error) => {
+                state.space.remove(start);
+                self.refused(state, error).map(|()| None)
+            }
+        }
+    }
+
+    /// After a refusal: whether other addresses may help.
+    #[cold]
+    fn refused(&mut self, state: &mut State, error: ClaimError) -> Result<(), AllocError> {
+        match error {
             // Without exact claims, a full MAP_32BIT window says "out of memory"
             // when only the hinted place was taken.
-            Err(error @ ClaimError::Exhausted(_)) if !state.exact => {
-                self.refusal = hard_error(error);
-                self.collided(state)
+            ClaimError::Exhausted(_) if !state.exact => {
+                self.refusal = hard_error(error).map(Box::new)
             }
-            Err(ClaimError::Unsupported { call }) if self.want.source.is_view() => {
-                Err(AllocError::Unsupported { call })
+            ClaimError::Unsupported { call } if self.want.source.is_view() => {
+                return Err(AllocError::Unsupported { call });
             }
-            Err(error) => match hard_error(error) {
-                Some(error) => Err(error),
-                None => self.collided(state),
-            },
+            _ => {
+                if let Some(error) = hard_error(error) {
+                    return Err(error);
+                }
+            }
         }
+        state.statistics.collisions += 1;
+        Ok(())
     }
 
     fn collided<T>(&self, state: &mut State) -> Result<Option<T>, AllocError> {
@@ -220,8 +255,7 @@ impl<'a> Claim<'a> {
         state: &mut State,
     ) -> Result<Option<(AddrRange, Certificate)>, AllocError> {
         let free_slots = state.space.free_starts(self.shape);
-        let seeded = state.random.is_seeded();
-        let certificate = Certificate::of_pick(Step::Map32bit, free_slots, self.fresh, seeded);
+        let certificate = self.certificate(state, Step::Map32bit, free_slots);
         let Source::Private(protection) = self.want.source else {
             return Ok(None);
         };
@@ -239,7 +273,7 @@ impl<'a> Claim<'a> {
             Ok(got) => got,
             // Some kernels say "out of memory" here although memory is free.
             Err(error @ ClaimError::Exhausted(_)) => {
-                self.refusal = hard_error(error);
+                self.refusal = hard_error(error).map(Box::new);
                 return self.collided(state);
             }
             Err(error) => {
@@ -255,7 +289,8 @@ impl<'a> Claim<'a> {
             unsafe { platform.release(range) }?;
             return self.collided(state);
         }
-        Ok(Some(self.accept(state, range, certificate)))
+        record(state, range, self.owner(), certificate.step);
+        Ok(Some((range, certificate)))
     }
 
     /// Whether brk or a stack is to grow there.
@@ -266,14 +301,14 @@ impl<'a> Claim<'a> {
             .any(|(_, owner)| matches!(owner, Owner::Room))
     }
 
-    fn accept(
-        &self,
-        state: &mut State,
-        range: AddrRange,
-        certificate: Certificate,
-    ) -> (AddrRange, Certificate) {
-        record(state, range, self.want.owned.clone(), certificate.step);
-        (range, certificate)
+    fn owner(&self) -> Owner {
+        ours(self.want.kind, self.want.label)
+    }
+
+    fn certificate(&self, state: &mut State, step: Step, free_slots: u64) -> Certificate {
+        let bits = state.bits.of(free_slots);
+        let seeded = state.random.is_seeded();
+        Certificate::of_pick(step, free_slots, bits, self.fresh, seeded)
     }
 
     fn check_entropy(&self, certificate: &Certificate) -> Result<(), AllocError> {
@@ -301,12 +336,16 @@ impl<'a> Claim<'a> {
         let window = self.shape.window;
         let free_slots = state.space.free_starts(self.shape);
         if free_slots > 0 {
-            return self.refusal.take().unwrap_or(AllocError::Contended {
-                size: self.shape.size,
-                window,
-                attempts: self.progress.attempts,
-                free_slots,
-            });
+            let refusal = self.refusal.take();
+            return refusal.map_or_else(
+                || AllocError::Contended {
+                    size: self.shape.size,
+                    window,
+                    attempts: self.progress.attempts,
+                    free_slots,
+                },
+                |refusal| *refusal,
+            );
         }
         let (mut free, mut largest_hole) = (0, 0);
         for gap in state.space.gaps(window) {
@@ -324,9 +363,19 @@ impl<'a> Claim<'a> {
     }
 }
 
+/// An entry of the map that is ours.
+fn ours(kind: Kind, label: &str) -> Owner {
+    let label = if label.is_empty() {
+        Box::default()
+    } else {
+        label.into()
+    };
+    Owner::Ours(Owned { kind, label })
+}
+
 /// Enters a claim into the map and the statistics.
-fn record(state: &mut State, range: AddrRange, owned: Owned, step: Step) {
-    if let Err(owner) = state.space.insert_if_free(range, Owner::Ours(owned)) {
+fn record(state: &mut State, range: AddrRange, owner: Owner, step: Step) {
+    if let Err(owner) = state.space.insert_if_free(range, owner) {
         // Whoever a survey saw here is gone: the system gave it to us.
         if state.hole.is_some_and(|hole| hole.overlaps(range)) {
             state.drop_hole();

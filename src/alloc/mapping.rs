@@ -45,6 +45,18 @@ impl Mapping {
         }
     }
 
+    /// Takes note that what lies outside `inside`, a part, is inaccessible.
+    pub(crate) fn with_guards_around(mut self, inside: AddrRange) -> Self {
+        let whole = self.range;
+        let guards = [(whole.start(), inside.start()), (inside.end(), whole.end())];
+        for guard in guards.map(|(start, end)| AddrRange::new(start, end)) {
+            if let Some(guard) = guard.filter(|guard| !guard.is_empty()) {
+                self.record(guard, Protection::None);
+            }
+        }
+        self
+    }
+
     /// Where it lies: whole pages.
     #[must_use]
     pub fn range(&self) -> AddrRange {

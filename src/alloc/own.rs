@@ -11,9 +11,10 @@
 
 use std::sync::Arc;
 
-use low2g_platform::{AddrRange, Platform, Protection};
+use low2g_platform::{AddrRange, Platform, PlatformError, Protection};
 
 use crate::alloc::allocator::{LowAllocator, MapRequest, whole_pages};
+use crate::alloc::block::part;
 use crate::alloc::certificate::Certificate;
 use crate::alloc::claim::Want;
 use crate::alloc::error::AllocError;
@@ -21,9 +22,30 @@ use crate::alloc::exact::Source;
 use crate::alloc::heap::Quarantine;
 use crate::alloc::lock::SpinLock;
 use crate::alloc::mapping::Mapping;
-use crate::alloc::space::{Kind, Owned};
+use crate::alloc::space::Kind;
 
-/// A claim, and the part of it that is used.
+/// A claim, and the part of it that is used; whoever has it gives it to an [`Own`] or to
+/// [`LowAllocator::retire_claimed`].
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Claimed {
+    whole: AddrRange,
+    range: AddrRange,
+    certificate: Certificate,
+}
+
+impl Claimed {
+    /// The pages to use.
+    pub(crate) fn range(&self) -> AddrRange {
+        self.range
+    }
+
+    pub(crate) fn certificate(&self) -> Certificate {
+        self.certificate
+    }
+}
+
+/// A claim that is given back on drop.
 #[derive(Debug)]
 pub(crate) struct Own {
     mapping: Mapping,
@@ -113,8 +135,29 @@ impl Retired {
 }
 
 impl LowAllocator {
-    /// Pages to read and write, with guards if this allocator has them for `kind`.
+    /// As [`LowAllocator::claim_own`], with an owner.
     pub(crate) fn map_own(&self, size: u64, align: u64, kind: Kind) -> Result<Own, AllocError> {
+        let claimed = self.claim_own(size, align, kind)?;
+        Ok(Own {
+            range: claimed.range,
+            mapping: self.mapping_of(&claimed),
+        })
+    }
+
+    fn mapping_of(&self, claimed: &Claimed) -> Mapping {
+        let pages = Arc::clone(&self.inner.pages);
+        let protection = Protection::ReadWrite;
+        Mapping::new(pages, claimed.whole, claimed.certificate, protection)
+            .with_guards_around(claimed.range)
+    }
+
+    /// Pages to read and write, with guards if this allocator has them for `kind`.
+    pub(crate) fn claim_own(
+        &self,
+        size: u64,
+        align: u64,
+        kind: Kind,
+    ) -> Result<Claimed, AllocError> {
         let hardening = &self.inner.hardening;
         let guarded = match kind {
             Kind::Arena => hardening.arena_guards,
@@ -136,7 +179,7 @@ impl LowAllocator {
                 expected: "one that leaves room for guards",
             })?;
         let inner = &*self.inner;
-        let (range, certificate) = inner.pages.claim(&Want {
+        let (whole, certificate) = inner.pages.claim(&Want {
             size: all,
             align,
             window: inner.window,
@@ -147,24 +190,42 @@ impl LowAllocator {
                 _ => inner.least_entropy(),
             },
             source: Source::Private(Protection::ReadWrite),
-            owned: Owned {
-                kind,
-                label: Box::default(),
-            },
+            kind,
+            label: "",
         })?;
-        let all = Arc::clone(&inner.pages);
-        let mut mapping = Mapping::new(all, range, certificate, Protection::ReadWrite);
-        if !guarded {
-            return Ok(Own { mapping, range });
+        let range = part(whole.start() + before, pages);
+        let claimed = Claimed {
+            whole,
+            range,
+            certificate,
+        };
+        if guarded && let Err(refused) = self.guard_around(&claimed) {
+            inner.pages.release(whole);
+            return Err(refused.into());
         }
-        let whole = mapping.range();
-        let cut = |start, end| AddrRange::new(start, end).expect("guards are part of the claim");
-        let range = cut(whole.start() + before, whole.start() + before + pages);
-        if before > 0 {
-            mapping.guard(cut(whole.start(), range.start()))?;
+        Ok(claimed)
+    }
+
+    fn guard_around(&self, claimed: &Claimed) -> Result<(), PlatformError> {
+        let Claimed { whole, range, .. } = claimed;
+        let before = part(whole.start(), range.start() - whole.start());
+        let after = part(range.end(), whole.end() - range.end());
+        for guard in [before, after] {
+            if !guard.is_empty() {
+                // SAFETY: guard needs a claim to whose bytes nothing refers: it was just made.
+                unsafe { self.platform().guard(guard) }?;
+            }
         }
-        mapping.guard(cut(range.end(), whole.end()))?;
-        Ok(Own { mapping, range })
+        Ok(())
+    }
+
+    /// Ends the life of a block whose bytes nobody refers to any more, once for each that was claimed.
+    pub(crate) fn retire_claimed(&self, claimed: &Claimed) {
+        if self.inner.retired.takes(claimed.whole.len()) {
+            self.retire_mapping(self.mapping_of(claimed));
+        } else {
+            self.inner.pages.release(claimed.whole);
+        }
     }
 
     /// Ends the life of a block of its own, whose bytes nobody refers to any more.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use low2g_platform::{AddrRange, ClaimError, Holder, Platform, PlatformError, Region};
 
+use crate::alloc::certificate::Bits;
 use crate::alloc::error::AllocError;
 use crate::alloc::hole::KeepHole;
 use crate::alloc::lock::SpinLock;
@@ -57,6 +58,7 @@ pub(crate) struct State {
     pub(crate) space: Space,
     pub(crate) random: Random,
     pub(crate) statistics: Statistics,
+    pub(crate) bits: Bits,
     /// Whether exact claims work: false once the system said that they do not.
     pub(crate) exact: bool,
     /// See `hole`.
@@ -97,6 +99,7 @@ impl Pages {
                 space: Space::default(),
                 random,
                 statistics: Statistics::default(),
+                bits: Bits::default(),
                 exact,
                 hole: None,
                 hole_barred: false,
@@ -208,12 +211,16 @@ impl Pages {
         let mut state = self.state.lock();
         state.statistics.live_mappings -= 1;
         state.statistics.live_bytes -= range.len();
+        // Before the call, which leaves the caches cold.
+        let freed = state.space.remove(range.start());
         // SAFETY: release needs a claim to which nothing refers: the owner that `claim` gave it to
-        // (a Mapping, a View) gives it up, once, in its drop.
+        // (a Mapping, a View, a block) gives it up, once, in its drop.
         if unsafe { self.platform.release(range) }.is_ok() {
-            state.space.remove(range.start());
             self.retry_stuck(&mut state, RETRIES);
             return;
+        }
+        if let Some((range, owner)) = freed {
+            state.space.insert(range, owner);
         }
         // Best effort: the range stays ours and unused whatever these say.
         // SAFETY: discard needs a claim whose bytes nobody wants: the refused release left it ours.

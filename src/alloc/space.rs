@@ -16,6 +16,8 @@
 //! for the shapes asked for last is kept up to date along with them, so that a
 //! draw knows its odds without walking the gaps.
 
+use std::cell::Cell;
+
 use low2g_platform::{AddrRange, align_up};
 
 use crate::alloc::sorted::{Place, Sorted};
@@ -95,11 +97,7 @@ impl Shape {
 
     /// Number of possible starts in `gap`.
     pub(crate) fn starts_in(self, gap: AddrRange) -> u64 {
-        match self.first_in(gap) {
-            // A power of two: a shift instead of a division.
-            Some(first) => ((gap.end() - self.size - first) >> self.step.trailing_zeros()) + 1,
-            None => 0,
-        }
+        self.starts_between(gap.start(), gap.end())
     }
 
     /// Possible starts in `gap` and the window that `range`, a part of `gap`, takes away.
@@ -107,10 +105,20 @@ impl Shape {
     fn starts_lost(self, gap: AddrRange, range: AddrRange) -> u64 {
         let low = gap.start().max(self.window.start());
         let high = gap.end().min(self.window.end());
-        let starts = |start, end| AddrRange::new(start, end).map_or(0, |gap| self.starts_in(gap));
-        starts(low, high)
-            - starts(low, high.min(range.start()))
-            - starts(low.max(range.end()), high)
+        self.starts_between(low, high)
+            - self.starts_between(low, high.min(range.start()))
+            - self.starts_between(low.max(range.end()), high)
+    }
+
+    /// Number of possible starts of blocks that end at `high` at most, from `low` on, which may lie beyond.
+    #[inline]
+    fn starts_between(self, low: u64, high: u64) -> u64 {
+        let (Some(first), Some(last)) = (align_up(low, self.step), high.checked_sub(self.size))
+        else {
+            return 0;
+        };
+        let steps = last.wrapping_sub(first) >> self.step.trailing_zeros();
+        if first <= last { steps + 1 } else { 0 }
     }
 
     /// The `index`-th possible start in `gap`, which must have more than `index`.
@@ -139,6 +147,20 @@ pub(crate) struct Space {
     counted: Vec<Counted>,
     /// Which counted shape is replaced next.
     oldest: usize,
+    /// Which was asked for last.
+    latest: usize,
+    /// The last address that was looked up, until something changes: a claim asks whether its range
+    /// is free, then enters it.
+    looked_up: Cell<Option<LookUp>>,
+}
+
+/// Where an address lies among the taken ranges.
+#[derive(Clone, Copy, Debug)]
+struct LookUp {
+    addr: u64,
+    place: Place,
+    /// Between the range that starts below the address and the one after.
+    gap: AddrRange,
 }
 
 impl Space {
@@ -149,8 +171,20 @@ impl Space {
 
     /// Whether nothing known is taken in `range`.
     pub(crate) fn is_free(&self, range: AddrRange) -> bool {
-        let last = self.taken.previous(self.taken.before(range.end()));
-        last.is_none_or(|(_, last)| last.end <= range.start())
+        self.look_up(range.start()).gap.encloses(range)
+    }
+
+    fn look_up(&self, addr: u64) -> LookUp {
+        if let Some(known) = self.looked_up.get()
+            && known.addr == addr
+        {
+            return known;
+        }
+        let place = self.taken.before(addr);
+        let gap = self.gap_at(place);
+        let found = LookUp { addr, place, gap };
+        self.looked_up.set(Some(found));
+        found
     }
 
     /// The taken ranges that overlap `range`, ascending.
@@ -198,11 +232,11 @@ impl Space {
     /// Marks `range`, not empty, as taken; gives `owner` back if it is not free.
     pub(crate) fn insert_if_free(&mut self, range: AddrRange, owner: Owner) -> Result<(), Owner> {
         assert!(!range.is_empty(), "nothing can be taken at {range}");
-        let place = self.taken.before(range.start());
-        let gap = self.gap_at(place);
+        let LookUp { place, gap, .. } = self.look_up(range.start());
         if !gap.encloses(range) {
             return Err(owner);
         }
+        self.looked_up.set(None);
         for counted in &mut self.counted {
             counted.starts -= counted.shape.starts_lost(gap, range);
         }
@@ -214,6 +248,7 @@ impl Space {
 
     /// Frees the taken range that starts at `start`; gives back what it was.
     pub(crate) fn remove(&mut self, start: u64) -> Option<(AddrRange, Owner)> {
+        self.looked_up.set(None);
         let (Taken { end, owner }, place) = self.taken.remove(start)?;
         let range = whole(start, end);
         let gap = self.gap_at(place);
@@ -296,13 +331,15 @@ impl Space {
 
     /// Where `shape` is counted, counting it now if it is not.
     fn count(&mut self, shape: Shape) -> usize {
-        if let Some(index) = self
-            .counted
-            .iter()
-            .position(|counted| counted.shape == shape)
-        {
-            return index;
+        let is_it = |counted: &Counted| counted.shape == shape;
+        if !self.counted.get(self.latest).is_some_and(is_it) {
+            let known = self.counted.iter().position(is_it);
+            self.latest = known.unwrap_or_else(|| self.count_anew(shape));
         }
+        self.latest
+    }
+
+    fn count_anew(&mut self, shape: Shape) -> usize {
         let counted = Counted {
             shape,
             starts: self

@@ -13,7 +13,7 @@ use super::probe::Exactness;
 use super::{LinuxPlatform, Syscalls, os_error, prot_bits};
 use crate::contract::Protection;
 use crate::error::{ClaimError, PlatformError};
-use crate::range::AddrRange;
+use crate::range::{AddrRange, is_aligned};
 
 /// `MAP_32BIT` means addresses below this.
 const LOW_2G: u64 = 1 << 31;
@@ -226,7 +226,7 @@ impl<S: Syscalls> LinuxPlatform<S> {
         self.check(range);
         let granularity = self.config.granularity;
         assert!(
-            range.start().is_multiple_of(granularity),
+            is_aligned(range.start(), granularity),
             "{range} does not start at a multiple of {granularity}"
         );
     }

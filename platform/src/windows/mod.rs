@@ -28,7 +28,7 @@ pub use syscalls::{MemoryInfo, SysResult, Syscalls, SystemInfo};
 use crate::contract::{Backing, Config, Platform, Protection, Region};
 use crate::error::{ClaimError, PlatformError};
 use crate::pages;
-use crate::range::AddrRange;
+use crate::range::{AddrRange, is_aligned};
 use abi::Win32Error;
 use claims::Claims;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl<S: Syscalls> WindowsPlatform<S> {
         self.check(range);
         let granularity = self.config.granularity;
         assert!(
-            range.start().is_multiple_of(granularity),
+            is_aligned(range.start(), granularity),
             "{range} does not begin at a multiple of {granularity}"
         );
     }

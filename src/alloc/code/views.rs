@@ -17,7 +17,7 @@ use crate::alloc::claim::Want;
 use crate::alloc::error::AllocError;
 use crate::alloc::exact::Source;
 use crate::alloc::policy::Placement;
-use crate::alloc::space::{Kind, Owned};
+use crate::alloc::space::Kind;
 
 use super::arena::{View, Views};
 
@@ -151,10 +151,8 @@ impl LowAllocator {
             // The minimum is for blocks: a slot adds its own bits.
             min_entropy: 0.0,
             source,
-            owned: Owned {
-                kind,
-                label: "".into(),
-            },
+            kind,
+            label: "",
         })?;
         let view = View {
             pages: Arc::clone(pages),

@@ -117,7 +117,12 @@ fn scenario(low: &LowAllocator) -> Result<(), AllocError> {
         ..MapRequest::new(PAGE)
     })?;
     let _block = low.allocate(100, 8)?;
-    let _large = low.allocate(100_000, 8)?;
+    let mut large = low.allocate(100_000, 8)?;
+    // Where it is refused, it is not larger, but as it was.
+    for size in [200_000, 50_000, 120_000] {
+        let (had, resized) = (large.usable_size(), large.resize_in_place(size));
+        assert!(resized || (size > had && large.usable_size() == had));
+    }
     let code = low.allocate_code(100, 16)?;
     let _published = code.publish()?;
     let _large_code = low.allocate_code(100_000, 16)?;

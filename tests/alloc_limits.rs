@@ -118,7 +118,10 @@ impl Filler {
                 break;
             }
             filler.last.push(one);
-            assert!(filler.last.len() < 8, "new mappings are limited as splits are");
+            assert!(
+                filler.last.len() < 8,
+                "new mappings are limited as splits are"
+            );
         }
         for spare in 0..spare.div_ceil(2) {
             assert!(filler.protect(page - 2 - 2 * spare, libc::PROT_NONE));

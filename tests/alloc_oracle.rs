@@ -113,6 +113,41 @@ impl Oracle<'_> {
         addr
     }
 
+    /// Makes the `index`-th block as long as `size` says, if it can be where it lies.
+    fn resize(&mut self, index: usize, size: u64) {
+        let addr = self.addrs[index];
+        let context = &self.context;
+        let live = self.live.get(&addr).expect("it is live");
+        let kept = size.min(live.size);
+        let at = addr + kept - 1;
+        if self.real {
+            // SAFETY: write needs a writable byte of ours: of a live block, which keeps this one.
+            unsafe { Self::byte(at).write(live.tag) };
+        }
+        // SAFETY: resize_raw needs a block of ours, of which nobody refers to what it loses.
+        let Some(usable) = (unsafe { self.low.resize_raw(addr, size) }) else {
+            assert!(size > live.size, "it cannot be made smaller: {context}");
+            return;
+        };
+        assert_eq!(self.low.usable_size(addr), Some(usable), "{context}");
+        assert!(usable >= size, "{usable} for {size}: {context}");
+        let end = addr + size;
+        assert!(end <= self.low.window().end(), "{end:#x}: {context}");
+        if let Some((above, _)) = self.live.range(addr + 1..).next() {
+            assert!(end <= *above, "{addr:#x} and {above:#x}: {context}");
+        }
+        for at in [addr, at] {
+            assert!(
+                !self.real || self.read(at) == live.tag,
+                "{at:#x}: {context}"
+            );
+        }
+        let tag = live.tag;
+        let live = Live { size, tag };
+        self.write(addr, &live);
+        self.live.insert(addr, live);
+    }
+
     fn free(&self, addr: u64) -> Result<(), Misuse> {
         // SAFETY: deallocate_raw needs that a block in use there is given up: the oracle's, which
         // has just forgotten it, or there is none.
@@ -157,6 +192,13 @@ fn live_and_die(low: &LowAllocator, real: bool, operations: u64, seed: u64, name
             continue;
         }
         let size = size(&mut dice);
+        if dice.below(6) == 0 && !oracle.addrs.is_empty() {
+            let one = usize::try_from(dice.below(oracle.addrs.len() as u64)).expect("small");
+            // Large ones are rare among the sizes, and what grows and shrinks here.
+            let factor = if dice.below(4) == 0 { 64 } else { 1 };
+            oracle.resize(one, size * factor);
+            continue;
+        }
         let largest = if dice.below(50) == 0 { 22 } else { 9 };
         let align = 1 << dice.below(largest);
         let tag = u8::try_from(operation % 255).expect("a byte") + 1;

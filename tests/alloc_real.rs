@@ -144,7 +144,9 @@ fn blocks_grow_and_shrink_where_they_lie() {
         let mut block = low.allocate(size, 8).expect("room");
         block.as_mut_slice().fill(7);
         let (addr, most) = (block.addr(), block.usable_size());
-        assert!(!block.resize_in_place(most + 1) && !block.resize_in_place(0));
+        // Pages of its own may grow.
+        assert!(size > 32 << 10 || !block.resize_in_place(most + 1));
+        assert!(!block.resize_in_place(0));
         assert!(block.resize_in_place(size / 2) && block.resize_in_place(most));
         assert_eq!((block.addr(), block.size()), (addr, most));
         let half = usize::try_from(size / 2).expect("small");
@@ -152,6 +154,71 @@ fn blocks_grow_and_shrink_where_they_lie() {
         assert!(old.iter().all(|byte| *byte == 7));
         assert!(new.iter().all(|byte| *byte == 0));
     }
+}
+
+/// Whether the page at `addr` is somebody's, and has memory.
+fn page_state(addr: u64) -> Option<bool> {
+    let mut resident = 0_u8;
+    let at = std::ptr::with_exposed_provenance_mut(usize::try_from(addr).expect("64-bit"));
+    // SAFETY: mincore looks at the map only, and writes the byte.
+    let result = unsafe { libc::mincore(at, 4096, &raw mut resident) };
+    (result == 0).then_some(resident & 1 == 1)
+}
+
+#[test]
+fn pages_of_a_blocks_own_come_and_go_where_it_lies() {
+    let _turn = turn();
+    for placement in [Placement::Randomized, Placement::FirstFit] {
+        let low = allocator(placement);
+        let mut block = low.allocate(200_000, 8).expect("room");
+        let (addr, before) = (block.addr(), low.statistics().live_bytes);
+        block.as_mut_slice().fill(7);
+        let kept = |block: &LowBlock, bytes: usize| {
+            assert_eq!(block.addr(), addr);
+            let (old, new) = block.as_slice().split_at(bytes);
+            assert!(old.iter().all(|byte| *byte == 7));
+            assert!(new.iter().all(|byte| *byte == 0));
+        };
+        // Half of it goes to whoever wants it; what comes back is zero.
+        assert!(block.resize_in_place(100_000));
+        assert_eq!(block.usable_size(), 25 * PAGE);
+        assert_eq!(low.statistics().live_bytes, before - 24 * PAGE);
+        assert_eq!(page_state(addr + 25 * PAGE), None, "still mapped");
+        assert!(block.resize_in_place(180_000));
+        assert_eq!(
+            page_state(addr + 43 * PAGE),
+            Some(false),
+            "touched by growing"
+        );
+        kept(&block, 100_000);
+        // Beyond what it ever was, in one piece for its end.
+        assert!(block.resize_in_place(9 << 20));
+        kept(&block, 100_000);
+        let end = block.range().end();
+        let neighbour = MapRequest {
+            at: Some(end),
+            ..MapRequest::new(PAGE)
+        };
+        let neighbour = low.map(&neighbour).expect("free");
+        assert!(!block.resize_in_place((9 << 20) + 1), "the neighbour's");
+        kept(&block, 100_000);
+        drop(block);
+        assert_eq!(low.statistics().live_bytes, PAGE);
+        assert_eq!(page_state(addr), None, "left behind");
+        assert_eq!(page_state(end - PAGE), None, "left behind");
+        drop(neighbour);
+    }
+    // A guard stays where it is, in front of which there is less memory then.
+    let low = LowAllocator::new().expect("this system has low memory");
+    let mut block = low.allocate(200_000, 8).expect("room");
+    block.as_mut_slice().fill(7);
+    let (addr, usable) = (block.addr(), block.usable_size());
+    assert!(!block.resize_in_place(usable + 1), "the guard's");
+    assert!(block.resize_in_place(10_000));
+    assert_eq!(page_state(addr + 2 * PAGE), Some(true));
+    assert_eq!(page_state(addr + 3 * PAGE), Some(false), "memory is kept");
+    assert!(block.resize_in_place(usable) && block.addr() == addr);
+    assert!(block.as_slice()[10_000..].iter().all(|byte| *byte == 0));
 }
 
 #[test]

@@ -7,7 +7,9 @@ use alloc_support::*;
 use low2g::alloc::{AllocError, Kind, LowAllocator, MapRequest, Placement, Reach, Step, Use};
 use low2g::platform::Protection;
 use low2g::platform::macos::Machine;
-use low2g::platform::sim::{FreeBsdOptions, LowMemory, MacOsOptions, MapExcl, SimOptions};
+use low2g::platform::sim::{
+    BoundedAlloc, FreeBsdOptions, LowMemory, MacOsOptions, MapExcl, SimOptions, WindowsOptions,
+};
 use std::sync::Arc;
 
 #[test]
@@ -95,6 +97,28 @@ fn randomized_hints_leave_the_weakest_step_on_freebsd() {
     assert!(low.window().encloses(mapping.range()));
     drop(mapping);
     assert_eq!(world.leaked(), []);
+}
+
+#[test]
+fn no_overlap_on_windows() {
+    let base = |seed| WindowsOptions {
+        seed,
+        ..WindowsOptions::default()
+    };
+    let thief = WindowsOptions {
+        thief_per_mille: 500,
+        ..base(52)
+    };
+    let wine = WindowsOptions {
+        bounded: BoundedAlloc::IgnoresLowest,
+        ..base(53)
+    };
+    for options in [base(51), thief, wine] {
+        for placement in [Placement::Randomized, Placement::FirstFit] {
+            let world = World::windows(options.clone());
+            exercise_in(&world, placement, Reach::TwoGib, 2_000, 100);
+        }
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub mod windows;
 pub use contract::{Backing, Capabilities, Config, Holder, Platform, Protection, Region};
 pub use error::{ClaimError, NoLowWindow, PlatformError};
 pub use fork::at_fork;
-pub use range::{AddrRange, align_down, align_up, to_u64, to_usize};
+pub use range::{AddrRange, align_down, align_up, is_aligned, to_u64, to_usize};
 
 use std::sync::{Arc, OnceLock};
 

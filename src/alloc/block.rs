@@ -151,26 +151,38 @@ impl LowBlock {
 
     /// Makes it `size` bytes where it lies, if that fits what is set aside for it
     /// ([`LowBlock::usable_size`]) or can be; says whether it did. Bytes that are added are zero.
+    ///
+    /// What a block with pages of its own does not need any more is given back, page by page; one
+    /// without a guard behind it grows into the pages that follow, if those are free.
     pub fn resize_in_place(&mut self, size: u64) -> bool {
+        let (before, usable) = (self.size(), self.usable_size());
         if size == 0 || !self.makes_room(size) {
             return false;
         }
-        let before = self.size();
         self.range = part(self.addr(), size);
-        if size > before && !self.allocator.platform().is_simulated() {
-            // They were this block's once, before it was made smaller, or never anybody's.
-            self.as_mut_slice()[to_usize(before)..].fill(0);
+        // They were this block's once, before it was made smaller, or a neighbour's; pages that are
+        // new are zero.
+        let stale = match self.home {
+            Home::Own(_) => size.min(usable),
+            Home::Part(..) => size,
+        };
+        if stale > before && !self.allocator.platform().is_simulated() {
+            self.as_mut_slice()[to_usize(before)..to_usize(stale)].fill(0);
         }
         true
     }
 
     /// Sets aside room for `size` bytes, not 0; says whether there is.
     fn makes_room(&mut self, size: u64) -> bool {
-        let (addr, inner) = (self.addr(), &self.allocator.inner);
-        if let (Home::Part(bytes, _), Some(extents)) = (&mut self.home, &inner.extents)
-            && let Some(resized) = extents.resize(addr, size)
-        {
-            *bytes = resized;
+        let (addr, low) = (self.addr(), &self.allocator);
+        match &mut self.home {
+            Home::Own(own) => return low.resize_claimed(own, size),
+            Home::Part(bytes, _) => {
+                let extents = low.inner.extents.as_ref();
+                if let Some(resized) = extents.and_then(|extents| extents.resize(addr, size)) {
+                    *bytes = resized;
+                }
+            }
         }
         size <= self.usable_size()
     }

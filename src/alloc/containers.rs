@@ -59,18 +59,26 @@ fn allocate(low: &LowAllocator, layout: Layout, zeroed: bool) -> Result<NonNull<
 }
 
 /// Bytes of the block at `start` if it may hold `layout`, not empty, where it lies.
-fn fits(low: &LowAllocator, start: NonNull<u8>, layout: Layout) -> Option<u64> {
+///
+/// # Safety
+/// The block is the caller's, and nothing refers to what lies in it beyond `layout`'s size.
+unsafe fn fits(low: &LowAllocator, start: NonNull<u8>, layout: Layout) -> Option<u64> {
     let addr = to_u64(start.addr().get());
     if !addr.is_multiple_of(to_u64(layout.align())) {
         return None;
     }
-    low.resize_where_it_is(addr, to_u64(layout.size()))
+    // SAFETY: resize_raw needs what this function does.
+    unsafe { low.resize_raw(addr, to_u64(layout.size())) }
 }
 
 /// Whether the block at `start` may hold `layout` where it lies, and more than half of it is used then.
-pub(crate) fn fits_well(low: &LowAllocator, start: NonNull<u8>, layout: Layout) -> bool {
+///
+/// # Safety
+/// The block is the caller's, and nothing refers to what lies in it beyond `layout`'s size.
+pub(crate) unsafe fn fits_well(low: &LowAllocator, start: NonNull<u8>, layout: Layout) -> bool {
     let well = |usable: u64| usable / 2 < to_u64(layout.size());
-    layout.size() > 0 && fits(low, start, layout).is_some_and(well)
+    // SAFETY: as this function's.
+    layout.size() > 0 && unsafe { fits(low, start, layout) }.is_some_and(well)
 }
 
 // SAFETY: Allocator needs blocks that stay valid until they are freed or the allocator and all its
@@ -105,7 +113,8 @@ unsafe impl Allocator for LowAllocator {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        if old.size() > 0 && fits(self, start, new).is_some() {
+        // SAFETY: fits needs a block of the caller's, none of which is lost here: this function's contract.
+        if old.size() > 0 && unsafe { fits(self, start, new) }.is_some() {
             return Ok(slice(start, new.size()));
         }
         // SAFETY: `move_to` needs a block of `old` that the caller owns: this function's contract.
@@ -118,7 +127,8 @@ unsafe impl Allocator for LowAllocator {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        if old.size() > 0 && fits(self, start, new).is_some() {
+        // SAFETY: fits needs a block of the caller's, none of which is lost here: this function's contract.
+        if old.size() > 0 && unsafe { fits(self, start, new) }.is_some() {
             // SAFETY: add needs to stay inside the block: the old size does.
             let rest = unsafe { start.add(old.size()) };
             // SAFETY: write_bytes needs writable bytes of the caller's: the block's up to the new size.
@@ -135,7 +145,9 @@ unsafe impl Allocator for LowAllocator {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        if old.size() > 0 && fits_well(self, start, new) {
+        // SAFETY: fits_well needs a block of the caller's who gives up what lies beyond the new size: this
+        // function's contract.
+        if old.size() > 0 && unsafe { fits_well(self, start, new) } {
             return Ok(slice(start, new.size()));
         }
         // SAFETY: as in `grow`.

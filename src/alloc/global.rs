@@ -97,13 +97,17 @@ impl LowGlobal {
     }
 
     /// Whether the block at `start` may hold `layout` where it lies, without much waste.
-    fn fits(&self, start: *mut u8, layout: Layout) -> bool {
+    ///
+    /// # Safety
+    /// The block is the caller's, and nothing refers to what lies in it beyond `layout`'s size.
+    unsafe fn fits(&self, start: *mut u8, layout: Layout) -> bool {
         let (Some(_inside), Some(Some(low)), Some(start)) =
             (Entered::new(), self.low.get(), NonNull::new(start))
         else {
             return false;
         };
-        fits_well(low, start, layout)
+        // SAFETY: as this function's.
+        unsafe { fits_well(low, start, layout) }
     }
 
     #[inline]
@@ -142,7 +146,8 @@ unsafe impl GlobalAlloc for LowGlobal {
         // SAFETY: from_size_align_unchecked needs a size that is no more than isize::MAX when it is
         // rounded up to the alignment: the caller's promise.
         let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        if self.fits(start, new) {
+        // SAFETY: fits needs a block of the caller's, who gives up what lies beyond the new size.
+        if unsafe { self.fits(start, new) } {
             return start;
         }
         // SAFETY: alloc needs a layout that is not empty: the caller's promise.

@@ -57,6 +57,12 @@ impl Mapping {
         self
     }
 
+    /// Takes note that a claim of one access ends elsewhere now.
+    pub(crate) fn set_range(&mut self, range: AddrRange) {
+        debug_assert!(self.later.is_empty() || range == self.range);
+        self.range = range;
+    }
+
     /// Where it lies: whole pages.
     #[must_use]
     pub fn range(&self) -> AddrRange {

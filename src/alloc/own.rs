@@ -43,6 +43,11 @@ impl Claimed {
     pub(crate) fn certificate(&self) -> Certificate {
         self.certificate
     }
+
+    /// Whether inaccessible pages belong to it.
+    fn is_guarded(&self) -> bool {
+        self.whole != self.range
+    }
 }
 
 /// A claim that is given back on drop.
@@ -60,6 +65,19 @@ impl Own {
 
     pub(crate) fn certificate(&self) -> Certificate {
         self.mapping.certificate()
+    }
+
+    /// As [`LowAllocator::resize_claimed`], of pages in `window` that are read and written.
+    pub(crate) fn resize(&mut self, low: &LowAllocator, size: u64) -> bool {
+        let mut claimed = Claimed {
+            whole: self.mapping.range(),
+            range: self.range,
+            certificate: self.certificate(),
+        };
+        let resized = low.resize_claimed(&mut claimed, size);
+        self.range = claimed.range;
+        self.mapping.set_range(claimed.whole);
+        resized
     }
 
     pub(crate) fn platform(&self) -> &Arc<dyn Platform> {
@@ -217,6 +235,43 @@ impl LowAllocator {
             }
         }
         Ok(())
+    }
+
+    /// Makes a claim hold `size` bytes, not 0, where it lies; says whether it does. What it does not need is
+    /// given back, in whole pages, or at least their memory.
+    pub(crate) fn resize_claimed(&self, claimed: &mut Claimed, size: u64) -> bool {
+        let (has, start) = (claimed.range.len(), claimed.range.start());
+        let Ok(pages) = whole_pages(size, self.page_size()) else {
+            return false;
+        };
+        let inner = &*self.inner;
+        let Some(more) = pages.checked_sub(has) else {
+            self.shed(claimed, part(start + pages, has - pages));
+            return true;
+        };
+        if more == 0 {
+            return true;
+        }
+        // The guard that stands behind it stays where it is.
+        let extends =
+            !claimed.is_guarded() && inner.pages.extend(claimed.whole, more, inner.window);
+        if extends {
+            claimed.range = part(start, pages);
+            claimed.whole = claimed.range;
+        }
+        extends
+    }
+
+    /// Gives back `surplus`, the end of what is used of a claim.
+    fn shed(&self, claimed: &mut Claimed, surplus: AddrRange) {
+        if !claimed.is_guarded() && self.inner.pages.shrink(claimed.whole, surplus.start()) {
+            claimed.range = part(claimed.range.start(), claimed.range.len() - surplus.len());
+            claimed.whole = claimed.range;
+            return;
+        }
+        // Best effort: what is refused is the block's still.
+        // SAFETY: discard needs a claim of ours on what nobody relies on: the block is smaller now.
+        let _ = unsafe { self.platform().discard(surplus) };
     }
 
     /// Ends the life of a block whose bytes nobody refers to any more, once for each that was claimed.

@@ -12,10 +12,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use low2g_platform::{AddrRange, ClaimError, Holder, Platform, PlatformError, Region};
+use low2g_platform::{
+    AddrRange, ClaimError, Holder, Platform, PlatformError, Protection, Region, is_aligned,
+};
 
 use crate::alloc::certificate::Bits;
 use crate::alloc::error::AllocError;
+use crate::alloc::exact::{Source, claim_at};
 use crate::alloc::hole::KeepHole;
 use crate::alloc::lock::SpinLock;
 use crate::alloc::random::Random;
@@ -230,6 +233,53 @@ impl Pages {
         let _ = unsafe { self.platform.guard(range) };
         state.statistics.stuck_bytes += range.len();
         state.stuck.push_back(range);
+    }
+
+    /// Gives the end of a whole claim back, from `end` on, if the system takes it; says whether it did.
+    pub(crate) fn shrink(&self, range: AddrRange, end: u64) -> bool {
+        let (Some(left), Some(surplus)) = (
+            AddrRange::new(range.start(), end),
+            AddrRange::new(end, range.end()),
+        ) else {
+            return false;
+        };
+        if !self.platform.config().capabilities.partial_release {
+            return false;
+        }
+        let mut state = self.state.lock();
+        // SAFETY: release needs a claim to which nothing refers: its owner gives up this part.
+        if unsafe { self.platform.release(surplus) }.is_err() {
+            return false;
+        }
+        state.space.resize(range, left);
+        state.statistics.live_bytes -= surplus.len();
+        true
+    }
+
+    /// Claims the `more` bytes behind a whole claim of private memory to read and write as well, if they
+    /// are free and lie in `window`; says whether it did.
+    pub(crate) fn extend(&self, range: AddrRange, more: u64, window: AddrRange) -> bool {
+        let Some(new) = AddrRange::at(range.end(), more) else {
+            return false;
+        };
+        let granularity = self.platform.config().granularity;
+        if !window.encloses(new) || !is_aligned(new.start(), granularity) {
+            return false;
+        }
+        let mut state = self.state.lock();
+        if self.check_limit(&state, more).is_err() || !state.space.is_free(new) {
+            return false;
+        }
+        state.statistics.attempts += 1;
+        let source = Source::Private(Protection::ReadWrite);
+        if claim_at(self, &mut state, new, window, source).is_err() {
+            state.statistics.collisions += 1;
+            return false;
+        }
+        let whole = AddrRange::new(range.start(), new.end()).expect("one behind the other");
+        state.space.resize(range, whole);
+        state.statistics.live_bytes += more;
+        true
     }
 
     /// Tries again to give back what was refused before, `most` ranges in turn.

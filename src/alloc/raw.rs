@@ -153,12 +153,28 @@ impl LowAllocator {
         given.or_else(|| self.inner.extents.as_ref()?.give(addr))
     }
 
-    /// Makes the block in use at `addr` hold `size` bytes, not 0, where it lies; gives how many it may
-    /// hold then, if it does.
-    pub(crate) fn resize_where_it_is(&self, addr: u64, size: u64) -> Option<u64> {
+    /// Makes the block in use at `addr`, allocated by address, hold `size` bytes, not 0, where it lies;
+    /// gives how many it may hold then, if that can be done. Pages of its own that it does not need
+    /// any more are given back; bytes that are added may hold anything.
+    ///
+    /// # Safety
+    /// If a block in use starts at `addr`, it is the caller's, and nothing refers to what lies in it
+    /// beyond `size`.
+    pub unsafe fn resize_raw(&self, addr: u64, size: u64) -> Option<u64> {
+        if size == 0 {
+            return None;
+        }
+        if let Some(slot) = self.inner.heap.usable_size(addr) {
+            return (size <= slot).then_some(slot);
+        }
         let extents = self.inner.extents.as_ref();
         let run = extents.and_then(|extents| extents.resize(addr, size));
-        run.or_else(|| self.usable_size(addr).filter(|usable| size <= *usable))
+        if run.is_some() {
+            return run;
+        }
+        let mut owned = self.inner.raw_owned.lock();
+        let own = owned.get_mut(&addr)?;
+        own.resize(self, size).then(|| own.range().len())
     }
 
     #[cold]

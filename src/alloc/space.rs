@@ -259,6 +259,13 @@ impl Space {
         Some((range, owner))
     }
 
+    /// Has the taken range `from` be `to`, which is free but for that.
+    pub(crate) fn resize(&mut self, from: AddrRange, to: AddrRange) {
+        if let Some((_, owner)) = self.remove(from.start()) {
+            self.insert(to, owner);
+        }
+    }
+
     /// Forgets that others hold anything of `range`; what is ours stays.
     pub(crate) fn forget_others(&mut self, range: AddrRange) {
         let others: Vec<u64> = self

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use low2g::alloc::{CodeBlock, LowAllocator, LowBlock, MapRequest, Mapping, Placement, Reach};
 use low2g::platform::linux::LinuxPlatform;
 use low2g::platform::sim::{
-    self, FreeBsdOptions, LowMemory, MacOsOptions, SimLinux, SimOptions, Simulated,
+    self, FreeBsdOptions, LowMemory, MacOsOptions, SimLinux, SimOptions, Simulated, WindowsOptions,
 };
 use low2g::platform::{AddrRange, Platform};
 
@@ -108,6 +108,36 @@ impl Oracle {
         self.live.insert(what.start(), (what.end(), held));
     }
 
+    /// Makes a block, if a random one of what lives is a block, as long as `size` says where it lies, if that
+    /// can be done; gives what it has then.
+    pub fn resize_one(
+        &mut self,
+        dice: &mut Dice,
+        size: u64,
+        window: AddrRange,
+        context: &str,
+    ) -> Option<AddrRange> {
+        let index = usize::try_from(dice.below(self.live.len() as u64)).expect("64-bit");
+        let start = *self.live.keys().nth(index).expect("below the count");
+        let above = self.live.range(start + 1..).next();
+        let limit = above.map_or(window.end(), |(above, _)| *above);
+        let (end, Held::Block(block)) = self.live.get_mut(&start)? else {
+            return None;
+        };
+        if !block.resize_in_place(size) {
+            assert!(size > *end - start, "it cannot be made smaller: {context}");
+            return None;
+        }
+        assert_eq!(block.range(), range(start, size), "{context}");
+        assert!(
+            size <= block.usable_size() && start + block.usable_size() <= limit,
+            "{:?} grew over {limit:#x}: {context}",
+            block.range()
+        );
+        *end = start + size;
+        Some(range(start, block.usable_size()))
+    }
+
     pub fn drop_one(&mut self, dice: &mut Dice) {
         let index = usize::try_from(dice.below(self.live.len() as u64)).expect("64-bit");
         let start = *self.live.keys().nth(index).expect("below the count");
@@ -170,6 +200,19 @@ impl World {
         }
     }
 
+    pub fn windows(options: WindowsOptions) -> Self {
+        let (seed, name) = (options.seed, format!("Windows {options:?}"));
+        let platform = sim::windows(options);
+        Self {
+            kernel: Arc::new(platform.kernel().clone()),
+            kept: None,
+            own: Box::new(|| None),
+            platform: Arc::new(platform),
+            seed,
+            name,
+        }
+    }
+
     pub fn allocator(&self, placement: Placement, reach: Reach) -> LowAllocator {
         LowAllocator::builder()
             .bare()
@@ -218,6 +261,13 @@ pub fn exercise_in(
         let magnitude = 3 + dice.below(16);
         let size = 1 + dice.below(1 << magnitude);
         let window = low.window();
+        if !oracle.live.is_empty() && dice.below(8) == 0 {
+            let resized = oracle.resize_one(&mut dice, size, window, &context);
+            if let (Some(what), Some(kept)) = (resized, world.kept) {
+                assert!(!what.overlaps(kept), "{what} in brk's room: {context}");
+            }
+            continue;
+        }
         let (what, held) = match dice.below(3) {
             0 => {
                 let request = MapRequest {

@@ -58,41 +58,48 @@ impl Pages {
         self.check_limit(&state, want.size)?;
         let fresh = self.ensure_surveyed(&mut state, want.window)?;
         state.hole_barred = !self.avoids_hole(&mut state, shape) && state.drop_hole();
-        let mut result = Claim::new(self, want, shape, fresh).run(&mut state);
-        if let Err(error) = result {
-            result = self.claim_in_hole(want, shape, &mut state, error);
+        let mut claim = Claim::new(self, want, shape, fresh);
+        let result = claim.run(&mut state);
+        if result.is_ok() {
+            self.renew_hole(&mut state, want.size);
+            return result;
         }
-        state.hole_barred = false;
-        if self.outgrows_hole(want.size) {
-            self.draw_hole(&mut state);
-        }
-        match result {
-            Err(AllocError::Exhausted { .. }) => {
-                // Naming the holders is slow and needs nothing of the state.
-                drop(state);
-                result.map_err(|error| snapshot::name_holders(self, error))
-            }
-            _ => result,
-        }
+        let result = self.claim_in_hole(want, shape, &mut state, result);
+        self.renew_hole(&mut state, want.size);
+        // Naming the holders is slow and needs nothing of the state.
+        drop(state);
+        result.map_err(|error| match error {
+            AllocError::Exhausted { .. } => snapshot::name_holders(self, error),
+            error => error,
+        })
     }
 
-    /// Another try after `error`: what is kept for a large block is better than nothing for a small one.
+    /// Another try after one that failed: what is kept for a large block is better than nothing for a
+    /// small one.
     #[cold]
     fn claim_in_hole(
         &self,
         want: &Want<'_>,
         shape: Shape,
         state: &mut State,
-        error: AllocError,
+        result: Result<(AddrRange, Certificate), AllocError>,
     ) -> Result<(AddrRange, Certificate), AllocError> {
-        match error {
-            AllocError::Exhausted { .. } | AllocError::EntropyTooLow { .. }
+        match result {
+            Err(AllocError::Exhausted { .. } | AllocError::EntropyTooLow { .. })
                 if state.drop_hole() =>
             {
                 state.hole_barred = true;
                 Claim::new(self, want, shape, false).run(state)
             }
-            _ => Err(error),
+            result => result,
+        }
+    }
+
+    /// After a claim of `size` bytes.
+    fn renew_hole(&self, state: &mut State, size: u64) {
+        state.hole_barred = false;
+        if self.outgrows_hole(size) {
+            self.draw_hole(state);
         }
     }
 

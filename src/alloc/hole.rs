@@ -44,7 +44,7 @@ impl Pages {
             step: config.granularity,
             window: keep.window,
         };
-        let starts = state.space.free_starts(shape);
+        let starts = state.space.recount(shape);
         let index = state.random.below(starts);
         let start = state.space.nth_free(shape, index);
         if let Some(range) = start.and_then(|start| AddrRange::at(start, shape.size)) {

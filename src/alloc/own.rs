@@ -170,6 +170,7 @@ impl LowAllocator {
     }
 
     /// Pages to read and write, with guards if this allocator has them for `kind`.
+    #[inline]
     pub(crate) fn claim_own(
         &self,
         size: u64,
@@ -321,7 +322,20 @@ impl LowAllocator {
         &self,
         allocate: impl Fn() -> Result<T, AllocError>,
     ) -> Result<T, AllocError> {
-        match allocate() {
+        let result = allocate();
+        if result.is_ok() {
+            return result;
+        }
+        self.again(result, allocate)
+    }
+
+    #[cold]
+    fn again<T>(
+        &self,
+        result: Result<T, AllocError>,
+        allocate: impl Fn() -> Result<T, AllocError>,
+    ) -> Result<T, AllocError> {
+        match result {
             Err(
                 AllocError::Exhausted { .. }
                 | AllocError::Limit { .. }

@@ -314,6 +314,12 @@ impl Space {
         self.counted[index].starts
     }
 
+    /// As `free_starts`, for a shape that is asked for too rarely to follow every change.
+    pub(crate) fn recount(&self, shape: Shape) -> u64 {
+        let gaps = self.gaps(shape.window);
+        gaps.map(|gap| shape.starts_in(gap)).sum()
+    }
+
     /// The lowest free start of `shape`.
     pub(crate) fn first_free(&mut self, shape: Shape) -> Option<u64> {
         let index = self.count(shape);
@@ -349,10 +355,7 @@ impl Space {
     fn count_anew(&mut self, shape: Shape) -> usize {
         let counted = Counted {
             shape,
-            starts: self
-                .gaps(shape.window)
-                .map(|gap| shape.starts_in(gap))
-                .sum(),
+            starts: self.recount(shape),
             fits_from: 0,
         };
         if self.counted.len() < COUNTED_SHAPES {

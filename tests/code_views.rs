@@ -331,6 +331,72 @@ fn a_kernel_that_refuses_executable_files_in_memory_is_no_obstacle() {
     }
 }
 
+/// From here on, asking for a megabyte or more to be backed by memory fails as with a full file in memory.
+fn refuse_large_populations() -> Result<(), String> {
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const FULL: u32 = libc::SECCOMP_RET_ERRNO | libc::EFAULT.unsigned_abs();
+    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let load = |offset: usize| (LOAD, 0, 0, u32::try_from(offset).expect("small"));
+    let unless_equal =
+        |value: u32, skip| (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, skip, value);
+    let unless_more = |value, skip| (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, skip, value);
+    let argument = |number: usize| std::mem::offset_of!(libc::seccomp_data, args) + 8 * number;
+    let madvise = u32::try_from(libc::SYS_madvise).expect("small");
+    let populate = libc::MADV_POPULATE_WRITE.unsigned_abs();
+    let program = [
+        load(std::mem::offset_of!(libc::seccomp_data, nr)),
+        unless_equal(madvise, 5),
+        load(argument(2)),
+        unless_equal(populate, 3),
+        load(argument(1)),
+        unless_more(1 << 20, 1),
+        (libc::BPF_RET | libc::BPF_K, 0, 0, FULL),
+        (libc::BPF_RET | libc::BPF_K, 0, 0, ALLOW),
+    ];
+    let mut program = program.map(|(code, jt, jf, k)| libc::sock_filter {
+        code: u16::try_from(code).expect("16 bits"),
+        jt,
+        jf,
+        k,
+    });
+    let filter = libc::sock_fprog {
+        len: 8,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: prctl of this option reads no memory.
+    let private = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: prctl of this option reads the program, which is there until it returns.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) };
+    let refused = || format!("no seccomp filter: {}", std::io::Error::last_os_error());
+    (private == 0 && set == 0).then_some(()).ok_or_else(refused)
+}
+
+/// A file in memory that is full: an error that says so, and all else stays as it was.
+#[test]
+fn a_full_file_in_memory_is_an_error() {
+    alone("a_full_file_in_memory_is_an_error", || {
+        let lows = presets().map(|(_, builder)| builder.build().expect("low memory"));
+        let codes: Vec<_> = lows.iter().map(|low| publish(low, 17, 16)).collect();
+        if needs::require(refuse_large_populations()).is_none() {
+            return;
+        }
+        for (low, code) in lows.iter().zip(&codes) {
+            let before = low.statistics().live_bytes;
+            let open = descriptors();
+            let error = low.allocate_code(3 << 20, 16).expect_err("it is full");
+            let text = error.to_string();
+            assert!(text.contains("MADV_POPULATE_WRITE"), "{text}");
+            assert!(text.contains("is full"), "{text}");
+            low.trim();
+            assert!(low.statistics().live_bytes <= before, "{text}");
+            assert_eq!(descriptors(), open);
+            assert_eq!(call(code), 17);
+            assert_eq!(call(&publish(low, 18, 300)), 18);
+        }
+    });
+}
+
 /// A freed slot is used again only after all cores were made to serialize, once for many of them.
 #[test]
 fn slots_are_used_again_after_all_cores_have_serialized() {

@@ -13,8 +13,20 @@ impl<S: Syscalls> LinuxPlatform<S> {
         self.check(range);
         let (start, len) = (range.start(), range.len());
         if self.populate {
-            return retry(|| self.sys.madvise(start, len, abi::MADV_POPULATE_WRITE))
-                .map_err(|errno| self.limit_error("madvise(MADV_POPULATE_WRITE)", range, errno));
+            const CALL: &str = "madvise(MADV_POPULATE_WRITE)";
+            return retry(|| self.sys.madvise(start, len, abi::MADV_POPULATE_WRITE)).map_err(
+                |errno| match errno {
+                    // Touching the page would be SIGBUS (madvise(2)): only a file can be that full.
+                    Errno::EFAULT => PlatformError {
+                        reason: format!(
+                            "{errno}: the file in memory behind these pages is full, or \
+                             vm.overcommit_memory=2 allows no more: release memory or raise the limit"
+                        ),
+                        ..os_error(CALL, range, errno)
+                    },
+                    _ => self.limit_error(CALL, range, errno),
+                },
+            );
         }
         // Before 5.14. A view's pages exist already (`new_memfd` allocated them); private pages
         // that cannot be had call the out-of-memory killer, whoever touches them first.

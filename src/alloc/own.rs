@@ -67,7 +67,7 @@ impl Own {
         self.mapping.certificate()
     }
 
-    /// As [`LowAllocator::resize_claimed`], of pages in `window` that are read and written.
+    /// As [`LowAllocator::resize_claimed`].
     pub(crate) fn resize(&mut self, low: &LowAllocator, size: u64) -> bool {
         let mut claimed = Claimed {
             whole: self.mapping.range(),

@@ -231,6 +231,15 @@ void *low2g_data_allocate_zeroed(const low2g_allocator *allocator,
                                  struct low2g_certificate *certificate,
                                  char **error);
 
+// Makes a data block hold `size` bytes at a multiple of `align`, a power of two: where it lies if that
+// can be, else elsewhere, with what it held as far as that fits. Bytes that are added may hold
+// anything. A `block` of NULL is allocated. NULL on failure: the block is then as it was.
+void *low2g_data_reallocate(const low2g_allocator *allocator,
+                            void *block,
+                            size_t size,
+                            size_t align,
+                            char **error);
+
 // Frees a data block. NULL is ignored; what is no block in use is an error and changes nothing. A
 // second free of an address that is in use again is not noticed.
 enum low2g_status low2g_data_free(const low2g_allocator *allocator, void *block, char **error);

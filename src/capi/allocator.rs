@@ -262,6 +262,42 @@ pub unsafe extern "C" fn low2g_data_allocate_zeroed(
     pointer(addr.unwrap_or(0))
 }
 
+/// Makes a data block hold `size` bytes at a multiple of `align`, a power of two: where it lies if that
+/// can be, else elsewhere, with what it held as far as that fits. Bytes that are added may hold
+/// anything. A `block` of NULL is allocated. NULL on failure: the block is then as it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn low2g_data_reallocate(
+    allocator: *const low2g_allocator,
+    block: *mut c_void,
+    size: usize,
+    align: usize,
+    error: *mut *mut c_char,
+) -> *mut c_void {
+    let addr = guard(error, || {
+        // SAFETY: the caller's handle.
+        let low = &unsafe { handle::get(allocator) }?.low;
+        let (size, align) = (to_u64(size), alignment(align)?);
+        if block.is_null() {
+            return Ok(low.allocate_raw(size, align)?);
+        }
+        let old = to_u64(block.addr());
+        let has = low.usable_size(old).ok_or_else(|| not_ours(old))?;
+        // SAFETY: resize_raw needs a block of the caller's, who gives up what lies beyond the new size.
+        if old.is_multiple_of(align) && unsafe { low.resize_raw(old, size) }.is_some() {
+            return Ok(old);
+        }
+        let new = low.allocate_raw(size, align)?;
+        let kept = to_usize(has.min(size));
+        // SAFETY: copy_to_nonoverlapping needs both sides valid for so many bytes and apart: the old
+        // block may hold `has`, the new one `size`, and both are in use.
+        unsafe { block.copy_to_nonoverlapping(pointer(new), kept) };
+        // SAFETY: deallocate_raw needs that a block in use there is the caller's to free.
+        unsafe { low.deallocate_raw(old) }?;
+        Ok(new)
+    });
+    pointer(addr.unwrap_or(0))
+}
+
 /// Frees a data block. NULL is ignored; what is no block in use is an error and changes nothing. A
 /// second free of an address that is in use again is not noticed.
 #[unsafe(no_mangle)]

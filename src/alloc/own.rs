@@ -158,19 +158,18 @@ impl LowAllocator {
         let claimed = self.claim_own(size, align, kind)?;
         Ok(Own {
             range: claimed.range,
-            mapping: self.mapping_of(&claimed),
+            mapping: self.mapping_of(&claimed).with_guards_around(claimed.range),
         })
     }
 
+    /// The claim with an owner who knows nothing of its guards.
     fn mapping_of(&self, claimed: &Claimed) -> Mapping {
         let pages = Arc::clone(&self.inner.pages);
         let protection = Protection::ReadWrite;
         Mapping::new(pages, claimed.whole, claimed.certificate, protection)
-            .with_guards_around(claimed.range)
     }
 
     /// Pages to read and write, with guards if this allocator has them for `kind`.
-    #[inline]
     pub(crate) fn claim_own(
         &self,
         size: u64,
@@ -278,6 +277,7 @@ impl LowAllocator {
     /// Ends the life of a block whose bytes nobody refers to any more, once for each that was claimed.
     pub(crate) fn retire_claimed(&self, claimed: &Claimed) {
         if self.inner.retired.takes(claimed.whole.len()) {
+            // All of it is made inaccessible next.
             self.retire_mapping(self.mapping_of(claimed));
         } else {
             self.inner.pages.release(claimed.whole);
@@ -322,20 +322,7 @@ impl LowAllocator {
         &self,
         allocate: impl Fn() -> Result<T, AllocError>,
     ) -> Result<T, AllocError> {
-        let result = allocate();
-        if result.is_ok() {
-            return result;
-        }
-        self.again(result, allocate)
-    }
-
-    #[cold]
-    fn again<T>(
-        &self,
-        result: Result<T, AllocError>,
-        allocate: impl Fn() -> Result<T, AllocError>,
-    ) -> Result<T, AllocError> {
-        match result {
+        match allocate() {
             Err(
                 AllocError::Exhausted { .. }
                 | AllocError::Limit { .. }

@@ -10,7 +10,7 @@ use crate::alloc::error::{AllocError, Misuse};
 use crate::alloc::heap::Taken;
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
-use crate::alloc::slots::{QUANTUM, class_of};
+use crate::alloc::slots::{QUANTUM, class_of, class_of_size};
 use crate::alloc::space::{Kind, Owner};
 
 /// Blocks with pages of their own that were handed out by address.
@@ -37,7 +37,8 @@ impl LowAllocator {
     pub fn allocate_raw(&self, size: u64, align: u64) -> Result<u64, AllocError> {
         if align <= QUANTUM
             && align.is_power_of_two()
-            && let Some(addr) = self.inner.heap.pick_own(size)
+            && let Some(class) = class_of_size(size)
+            && let Some(addr) = self.inner.heap.pick_own(class)
         {
             return Ok(addr);
         }

@@ -11,8 +11,6 @@
 //! Invariants: no leaf is empty; keys ascend within a leaf and from one to the next; `firsts` has
 //! the first key of each.
 
-use arrayvec::ArrayVec;
-
 /// Most keys of a leaf: moving half of one is as cheap as finding it.
 const LEAF: usize = 32;
 
@@ -20,15 +18,14 @@ const LEAF: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Sorted<V> {
     firsts: Vec<u64>,
-    /// Each in one piece: a search follows as few pointers as can be.
-    leaves: Vec<Box<Leaf<V>>>,
+    leaves: Vec<Leaf<V>>,
     len: usize,
 }
 
 #[derive(Debug)]
 struct Leaf<V> {
-    keys: ArrayVec<u64, LEAF>,
-    values: ArrayVec<V, LEAF>,
+    keys: Vec<u64>,
+    values: Vec<V>,
 }
 
 /// Between two entries: the one before is `leaves[leaf].keys[next - 1]`, if that exists.
@@ -95,18 +92,17 @@ impl<V> Sorted<V> {
     }
 
     /// Enters `key`, which belongs at `place` and is not there.
-    #[inline]
     pub(crate) fn insert(&mut self, place: Place, key: u64, value: V) {
         let Place { mut leaf, mut next } = place;
         self.len += 1;
         if self.leaves.is_empty() {
             self.firsts.push(key);
-            self.leaves.push(Box::new(Leaf::new()));
+            self.leaves.push(Leaf::new());
         } else if self.leaves[leaf].keys.len() == LEAF {
             let upper = self.leaves[leaf].split();
             let kept = self.leaves[leaf].keys.len();
             self.firsts.insert(leaf + 1, upper.keys[0]);
-            self.leaves.insert(leaf + 1, Box::new(upper));
+            self.leaves.insert(leaf + 1, upper);
             if next > kept {
                 (leaf, next) = (leaf + 1, next - kept);
             }
@@ -120,7 +116,6 @@ impl<V> Sorted<V> {
     }
 
     /// Takes out `key`; gives its value, and the place where it was.
-    #[inline]
     pub(crate) fn remove(&mut self, key: u64) -> Option<(V, Place)> {
         let mut place = self.before(key);
         if self.leaves.get(place.leaf)?.keys.len() == place.next {
@@ -154,8 +149,8 @@ impl<V> Sorted<V> {
 impl<V> Leaf<V> {
     fn new() -> Self {
         Self {
-            keys: ArrayVec::new(),
-            values: ArrayVec::new(),
+            keys: Vec::with_capacity(LEAF),
+            values: Vec::with_capacity(LEAF),
         }
     }
 

@@ -16,7 +16,7 @@ mod quarantine;
 mod stack;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use low2g_platform::{AddrRange, Platform};
@@ -26,7 +26,7 @@ use crate::alloc::error::{AllocError, Misuse};
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
 use crate::alloc::random::Random;
-use crate::alloc::slots::{CLASSES, class_of_size, class_size};
+use crate::alloc::slots::{CLASSES, class_size};
 
 use arena::Arena;
 use index::PageIndex;
@@ -73,8 +73,6 @@ type Shard = [BiasedLock<Pool>; CLASSES];
 #[derive(Debug)]
 pub(crate) struct Heap {
     shards: [OnceLock<Box<Shard>>; SHARDS],
-    /// The same for the fast path: null for what was not made yet.
-    made: [AtomicPtr<Shard>; SHARDS],
     /// Taken while a shard is made, so that a fork finds it whole or not at all.
     making: SpinLock<()>,
     index: PageIndex<Arena>,
@@ -93,7 +91,6 @@ impl Heap {
     ) -> Result<Self, AllocError> {
         Ok(Self {
             shards: std::array::from_fn(|_| OnceLock::new()),
-            made: std::array::from_fn(|_| AtomicPtr::default()),
             making: SpinLock::default(),
             index: PageIndex::new(window)?,
             platform,
@@ -123,18 +120,11 @@ impl Heap {
         pool.take(&*self.platform)
     }
 
-    /// The address of a slot for `size` bytes, if this thread owns the pool, nothing of the slot is to
-    /// be checked, and no arena needed.
-    ///
-    /// Inlined, as `give_own` is: the caller's program may know where its thread-local storage lies,
-    /// this crate has to ask.
+    /// The address of a slot of `class`, if this thread owns the pool, nothing of the slot is to be
+    /// checked, and no arena needed.
     #[inline(always)]
-    pub(crate) fn pick_own(&self, size: u64) -> Option<u64> {
-        let class = class_of_size(size)?;
-        let shard = self.made.get(SHARD.get())?.load(Ordering::Acquire);
-        // SAFETY: as_ref needs null or a valid value: what `make_shard` entered, a shard that stays
-        // where it is until the heap is dropped, which `self` excludes.
-        let pools = unsafe { shard.as_ref() }?;
+    pub(crate) fn pick_own(&self, class: usize) -> Option<u64> {
+        let pools = self.shards.get(SHARD.get())?.get()?;
         let mut pool = pools.get(class)?.lock_as_owner()?;
         if pool.picks_in_order() {
             pool.pick_in_order().map(|picked| picked.addr)
@@ -196,10 +186,7 @@ impl Heap {
     #[cold]
     fn make_shard(&self, shard: usize) -> &Shard {
         let _making = self.making.lock();
-        let pools = self.shards[shard].get_or_init(|| self.new_shard(shard));
-        let made = std::ptr::from_ref::<Shard>(pools).cast_mut();
-        self.made[shard].store(made, Ordering::Release);
-        pools
+        self.shards[shard].get_or_init(|| self.new_shard(shard))
     }
 
     fn new_shard(&self, shard: usize) -> Box<Shard> {

@@ -79,8 +79,6 @@ pub(crate) struct Pool {
     is_random: bool,
     /// Whether a pick is more than a pick: what it gave is to be checked.
     checked: bool,
-    /// Neither of the two.
-    in_order: bool,
     seeded: bool,
     random: Option<Random>,
     late: Option<Quarantine>,
@@ -116,7 +114,6 @@ impl Pool {
             empty: 0,
             frees_late: settings.late > 0 || settings.clear_on_free,
             checked: settings.checked,
-            in_order: random.is_none() && !settings.checked,
             is_random: random.is_some(),
             free: Stack::default(),
             fresh: 0,
@@ -215,7 +212,7 @@ impl Pool {
     /// Whether `pick_in_order` is all there is to a pick; if not, whether `pick` is.
     #[inline(always)]
     pub(super) fn picks_in_order(&self) -> bool {
-        self.in_order
+        !self.is_random && !self.checked
     }
 
     /// Whether `pick` is all there is to a pick.

@@ -28,7 +28,7 @@ fn build(builder: Builder) -> LowAllocator {
     builder.build().expect("this system has low memory")
 }
 
-/// What a pair is made of.
+/// What a pair is made of. It is known when the benchmark is compiled, as in a program.
 trait Heap: Sync {
     fn allocate(&self, size: usize) -> usize;
     /// Frees what `allocate` gave, once.
@@ -36,11 +36,13 @@ trait Heap: Sync {
 }
 
 impl Heap for LowAllocator {
+    #[inline]
     fn allocate(&self, size: usize) -> usize {
         let addr = self.allocate_raw(size as u64, 16).expect("room");
         usize::try_from(addr).expect("64-bit")
     }
 
+    #[inline]
     fn free(&self, addr: usize) {
         // SAFETY: the trait's contract is this call's: allocated here, freed once, unused.
         unsafe { self.deallocate_raw(addr as u64) }.expect("in use");
@@ -102,15 +104,15 @@ impl Trace {
 }
 
 /// Live blocks, and where in the trace.
-struct Walk<'a> {
-    heap: &'a dyn Heap,
+struct Walk<'a, H: Heap> {
+    heap: &'a H,
     trace: Trace,
     live: Vec<usize>,
     at: usize,
 }
 
-impl<'a> Walk<'a> {
-    fn new(heap: &'a dyn Heap, seed: u64) -> Self {
+impl<'a, H: Heap> Walk<'a, H> {
+    fn new(heap: &'a H, seed: u64) -> Self {
         let trace = Trace::new(seed);
         let live = (0..LIVE)
             .map(|index| heap.allocate(trace.0[index].0 as usize))
@@ -126,14 +128,17 @@ impl<'a> Walk<'a> {
     #[inline]
     fn pair(&mut self) {
         let (size, victim) = self.trace.0[self.at];
-        self.at = (self.at + 1) % self.trace.0.len();
+        self.at += 1;
+        if self.at == self.trace.0.len() {
+            self.at = 0;
+        }
         let slot = &mut self.live[victim as usize];
         self.heap.free(*slot);
         *slot = black_box(self.heap.allocate(size as usize));
     }
 }
 
-impl Drop for Walk<'_> {
+impl<H: Heap> Drop for Walk<'_, H> {
     fn drop(&mut self) {
         for addr in self.live.drain(..) {
             self.heap.free(addr);
@@ -141,38 +146,42 @@ impl Drop for Walk<'_> {
     }
 }
 
-fn heaps() -> Vec<(&'static str, Box<dyn Heap>)> {
-    let mut heaps: Vec<(&'static str, Box<dyn Heap>)> =
-        vec![("mimalloc", Box::new(Mimalloc)), ("glibc", Box::new(Glibc))];
-    for (name, builder) in presets() {
-        heaps.push((name, Box::new(build(builder))));
-    }
-    heaps
-}
-
 fn pairs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("free + allocate, 10,000 live");
-    for (name, heap) in heaps() {
-        let mut walk = Walk::new(&*heap, 1);
-        group.bench_function(name, |bencher| bencher.iter(|| walk.pair()));
+    pair(&mut group, "mimalloc", &Mimalloc);
+    pair(&mut group, "glibc", &Glibc);
+    for (name, builder) in presets() {
+        pair(&mut group, name, &build(builder));
     }
     group.finish();
     let mut group = criterion.benchmark_group("free + allocate, a second thread does too");
-    for (name, heap) in heaps() {
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut walk = Walk::new(&*heap, 2);
-                while !stop.load(Ordering::Relaxed) {
-                    walk.pair();
-                }
-            });
-            let mut walk = Walk::new(&*heap, 1);
-            group.bench_function(name, |bencher| bencher.iter(|| walk.pair()));
-            stop.store(true, Ordering::Relaxed);
-        });
+    pair_of_two(&mut group, "mimalloc", &Mimalloc);
+    pair_of_two(&mut group, "glibc", &Glibc);
+    for (name, builder) in presets() {
+        pair_of_two(&mut group, name, &build(builder));
     }
     group.finish();
+}
+
+type Group<'a> = criterion::BenchmarkGroup<'a, criterion::measurement::WallTime>;
+
+fn pair<H: Heap>(group: &mut Group<'_>, name: &str, heap: &H) {
+    let mut walk = Walk::new(heap, 1);
+    group.bench_function(name, |bencher| bencher.iter(|| walk.pair()));
+}
+
+fn pair_of_two<H: Heap>(group: &mut Group<'_>, name: &str, heap: &H) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut walk = Walk::new(heap, 2);
+            while !stop.load(Ordering::Relaxed) {
+                walk.pair();
+            }
+        });
+        pair(group, name, heap);
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 /// `mmap(MAP_32BIT)`, as a low-memory JIT does without us.

@@ -11,6 +11,8 @@
 //!   and what came back elsewhere was released before the call returned;
 //! - there is no [`Protection`] that is writable and executable.
 
+use std::sync::atomic::AtomicU64;
+
 use crate::error::{ClaimError, NoLowWindow, PlatformError};
 use crate::range::AddrRange;
 
@@ -288,6 +290,12 @@ pub unsafe trait Platform: std::fmt::Debug + Send + Sync {
     /// A number that differs in this process and in every process that forked off it; cheap
     /// enough to be asked before each random number.
     fn process(&self) -> u64;
+
+    /// A word that says what `process` says, and something else in a process that was forked off and
+    /// has not asked; `None` if this system has none.
+    fn process_word(&self) -> Option<&'static AtomicU64> {
+        None
+    }
 
     /// Has every core that runs a thread of this process execute a serializing instruction, so that
     /// none runs instructions it fetched before, which is a full memory barrier on each of them too;

@@ -7,7 +7,7 @@ use low2g_platform::AddrRange;
 use crate::alloc::allocator::LowAllocator;
 use crate::alloc::certificate::Certificate;
 use crate::alloc::error::{AllocError, Misuse};
-use crate::alloc::heap::Taken;
+use crate::alloc::heap::{Arena, OwnPool, Taken};
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
 use crate::alloc::slots::{QUANTUM, class_of, class_of_size};
@@ -38,11 +38,22 @@ impl LowAllocator {
         if align <= QUANTUM
             && align.is_power_of_two()
             && let Some(class) = class_of_size(size)
-            && let Some(addr) = self.inner.heap.pick_own(class)
         {
-            return Ok(addr);
+            if let Some(addr) = self.inner.heap.pick_ready(class) {
+                return Ok(addr);
+            }
+            return self.allocate_raw_small(class, size, align);
         }
         self.allocate_raw_slowly(size, align)
+    }
+
+    // Nothing is to be kept over these calls, so that what calls them needs no frame.
+    #[inline(never)]
+    fn allocate_raw_small(&self, class: usize, size: u64, align: u64) -> Result<u64, AllocError> {
+        match self.inner.heap.pick_own(class) {
+            Some(addr) => Ok(addr),
+            None => self.allocate_raw_slowly(size, align),
+        }
     }
 
     #[cold]
@@ -133,10 +144,42 @@ impl LowAllocator {
     /// [`LowAllocator::allocate_raw`] of this allocator, and nothing refers to it any more.
     #[inline]
     pub unsafe fn deallocate_raw(&self, addr: u64) -> Result<(), Misuse> {
-        if self.inner.heap.give_own(addr) {
+        let Some((mut pool, arena)) = self.inner.heap.own_home(addr) else {
+            return self.deallocate_raw_slowly(addr);
+        };
+        if pool.frees_ready() {
+            if pool.give_ready(arena, addr).is_some() {
+                return Ok(());
+            }
+        } else if !pool.frees_late() {
+            match pool.give_free(arena, addr) {
+                Some(false) => return Ok(()),
+                Some(true) => return self.deallocate_raw_last(pool, arena),
+                None => {}
+            }
+        }
+        self.deallocate_raw_small(pool, arena, addr)
+    }
+
+    // Nothing is to be kept over these calls, so that what calls them needs no frame.
+    #[inline(never)]
+    fn deallocate_raw_small(
+        &self,
+        pool: OwnPool<'_>,
+        arena: &Arena,
+        addr: u64,
+    ) -> Result<(), Misuse> {
+        if self.inner.heap.give_to(pool, arena, addr) {
             return Ok(());
         }
         self.deallocate_raw_slowly(addr)
+    }
+
+    /// What remains to be done after the last slot of an arena was freed.
+    #[cold]
+    fn deallocate_raw_last(&self, pool: OwnPool<'_>, arena: &Arena) -> Result<(), Misuse> {
+        self.inner.heap.sweep(pool, arena.number());
+        Ok(())
     }
 
     #[cold]

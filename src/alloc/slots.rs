@@ -53,17 +53,17 @@ pub(crate) fn class_of(size: u64, align: u64) -> Option<usize> {
     Some(to_usize(u64::from(magnitude - LINEAR_END.ilog2()) * 4 + quarter) + 8)
 }
 
-/// [`class_of`] for every size up to [`TABLED`], in steps of [`QUANTUM`].
-static CLASS_OF: [u8; to_usize(TABLED / QUANTUM) + 1] = class_table();
+/// The class of each size up to [`TABLED`], by its number of whole [`QUANTUM`]s less one byte.
+static CLASS_OF: [u8; to_usize(TABLED / QUANTUM)] = class_table();
 
 /// Sizes up to this many bytes are looked up.
 pub(crate) const TABLED: u64 = 4096;
 
-const fn class_table() -> [u8; to_usize(TABLED / QUANTUM) + 1] {
-    let mut table = [0; to_usize(TABLED / QUANTUM) + 1];
-    let (mut at, mut class) = (1, 0_u8);
+const fn class_table() -> [u8; to_usize(TABLED / QUANTUM)] {
+    let mut table = [0; to_usize(TABLED / QUANTUM)];
+    let (mut at, mut class) = (0, 0_u8);
     while at < table.len() {
-        while class_size(class as usize) < to_u64(at) * QUANTUM {
+        while class_size(class as usize) < (to_u64(at) + 1) * QUANTUM {
             class += 1;
         }
         table[at] = class;
@@ -76,12 +76,15 @@ const fn class_table() -> [u8; to_usize(TABLED / QUANTUM) + 1] {
 /// it is one of the small ones.
 #[inline(always)]
 pub(crate) fn class_of_size(size: u64) -> Option<usize> {
-    // 0 wraps to a large number.
-    if size.wrapping_sub(1) >= TABLED {
-        return None;
+    // 0 wraps to beyond the table.
+    let class = usize::from(*CLASS_OF.get(to_usize(size.wrapping_sub(1) / QUANTUM))?);
+    const {
+        // The table ascends.
+        assert!((CLASS_OF[CLASS_OF.len() - 1] as usize) < CLASSES);
     }
-    let class = CLASS_OF.get(to_usize(size.div_ceil(QUANTUM)))?;
-    Some((*class).into())
+    // SAFETY: assert_unchecked needs that it holds: it does for all of the table.
+    unsafe { std::hint::assert_unchecked(class < CLASSES) };
+    Some(class)
 }
 
 /// The slot size of class `class`.

@@ -36,6 +36,7 @@ use crate::range::AddrRange;
 use crate::view_set::ViewSet;
 use abi::Errno;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// What a user of the backend may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +226,10 @@ unsafe impl<S: Syscalls> Platform for FreeBsdPlatform<S> {
 
     fn process(&self) -> u64 {
         self.sys.process()
+    }
+
+    fn process_word(&self) -> Option<&'static AtomicU64> {
+        self.sys.process_word()
     }
 
     fn flush_instruction_cache(&self, range: AddrRange) {

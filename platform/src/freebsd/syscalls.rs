@@ -4,6 +4,8 @@
 //! The running kernel (`native.rs`) and the simulated one (`crate::sim`) both
 //! implement it. Invariant: implementations add no policy.
 
+use std::sync::atomic::AtomicU64;
+
 use super::abi::Errno;
 
 /// What a call gives: its value, or the kernel's error number.
@@ -96,6 +98,11 @@ pub trait Syscalls: std::fmt::Debug + Send + Sync + 'static {
     /// A number of this process's own: a random word in a page that a child gets as zeros
     /// (`minherit(INHERIT_ZERO)`), or `getpid` where the kernel has none.
     fn process(&self) -> u64;
+
+    /// That word, if the kernel has such pages.
+    fn process_word(&self) -> Option<&'static AtomicU64> {
+        None
+    }
 
     /// Writes to the page at `addr` without changing it, so that the kernel backs it.
     fn touch(&self, addr: u64);

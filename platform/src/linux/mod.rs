@@ -38,7 +38,7 @@ use crate::pages;
 use crate::range::AddrRange;
 use abi::Errno;
 use probe::Exactness;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 
 /// What a user of the backend may choose.
@@ -223,6 +223,10 @@ unsafe impl<S: Syscalls> Platform for LinuxPlatform<S> {
 
     fn process(&self) -> u64 {
         self.sys.process()
+    }
+
+    fn process_word(&self) -> Option<&'static AtomicU64> {
+        self.sys.process_word()
     }
 
     fn serialize_cores(&self) -> bool {

@@ -241,6 +241,10 @@ impl Syscalls for NativeSyscalls {
         }
     }
 
+    fn process_word(&self) -> Option<&'static AtomicU64> {
+        process_mark()
+    }
+
     fn touch(&self, addr: u64) {
         // SAFETY: the caller of `populate` owns the page, mapped readable and writable.
         unsafe { pages::touch(addr) };

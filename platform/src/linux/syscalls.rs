@@ -9,6 +9,7 @@
 
 use super::abi::{Errno, ProcmapQuery};
 use std::ffi::CStr;
+use std::sync::atomic::AtomicU64;
 
 /// What a call gives: its value, or the kernel's error number.
 pub type SysResult<T> = Result<T, Errno>;
@@ -155,6 +156,11 @@ pub trait Syscalls: std::fmt::Debug + Send + Sync + 'static {
     /// A number of this process's own: a random word in a page that fork wipes
     /// (`MADV_WIPEONFORK`), or `getpid` where the kernel has none.
     fn process(&self) -> u64;
+
+    /// That word, if the kernel has such pages.
+    fn process_word(&self) -> Option<&'static AtomicU64> {
+        None
+    }
 
     /// Writes to the page at `addr` without changing it, so that the kernel backs it.
     fn touch(&self, addr: u64);

@@ -5,9 +5,10 @@
 //! happens; what he finds counts once he holds the pool's lock.
 //!
 //! Invariants: everything but `pool` and `first` is written under the pool's lock only; a slot's
-//! used mark is set from its pick to its free, and all are clear while the value stands for nothing.
+//! mark says used from its pick to its free, and none does while the value stands for nothing.
 
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use low2g_platform::{AddrRange, to_usize};
 
@@ -16,17 +17,77 @@ use crate::alloc::error::Misuse;
 
 use super::pool::{Pool, SLOT_BITS};
 
+/// What a mark says of its slot: nobody ever used it, so that its bytes are as the system gave them;
+/// it is used; it was.
+const FRESH: u8 = 0;
+const USED: u8 = 1;
+const FORMER: u8 = 2;
+
+/// The mark of a slot. It is written under the pool's lock, and kept nowhere but in the arena's pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark(NonNull<AtomicU8>);
+
+// SAFETY: Send needs that another thread may have the pointer: what it points to is atomic, and stays
+// for as long as the pool that it is kept in.
+unsafe impl Send for Mark {}
+
+impl Mark {
+    /// Of no slot.
+    pub(super) const NONE: Self = {
+        static NO_SLOT: AtomicU8 = AtomicU8::new(FRESH);
+        Self::of(&NO_SLOT)
+    };
+
+    const fn of(mark: &AtomicU8) -> Self {
+        Self(NonNull::from_ref(mark))
+    }
+
+    #[inline(always)]
+    fn get(&self) -> &AtomicU8 {
+        // SAFETY: as_ref needs a valid value: it is a static one, or an arena's, whose pool keeps it
+        // until the heap is dropped; and nothing outside the pool keeps this.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline(always)]
+    fn says(self) -> u8 {
+        self.get().load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn is_used(self) -> bool {
+        self.says() == USED
+    }
+
+    /// Whether the slot may hold bytes of a former block.
+    pub(super) fn is_dirty(self) -> bool {
+        self.says() != FRESH
+    }
+
+    /// The slot is used from here on.
+    #[inline(always)]
+    pub(super) fn set(self) {
+        self.get().store(USED, Ordering::Relaxed);
+    }
+
+    /// The slot is not used any more.
+    #[inline(always)]
+    pub(super) fn clear(self) {
+        self.get().store(FORMER, Ordering::Relaxed);
+    }
+}
+
 /// Equal slots.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Arena {
     base: AtomicU64,
     slot: u64,
-    /// 2^40 / slot, rounded up: a division by it is a multiplication and a shift.
+    /// 2^64 / slot, rounded up: a division by it is a multiplication.
     inverse: u64,
-    /// A bit a slot: whether it is used.
-    used: Box<[AtomicU64]>,
-    /// Slots in use or in quarantine.
+    /// Whether each slot is used.
+    marks: Box<[AtomicU8]>,
+    /// Slots that cannot be picked: used, ready or in quarantine.
     held: AtomicU32,
     /// 0 while it stands for nothing.
     count: AtomicU32,
@@ -39,12 +100,12 @@ pub(crate) struct Arena {
 impl Arena {
     /// Room for `most` slots of `slot` bytes, numbered from `first` on; stands for nothing.
     pub(super) fn new(first: u32, slot: u64, most: u64) -> Self {
-        let used = (0..most.div_ceil(64)).map(|_| AtomicU64::new(0));
+        let marks = (0..most).map(|_| AtomicU8::new(FRESH));
         Self {
             base: AtomicU64::new(0),
             slot,
-            inverse: (1 << 40) / slot + 1,
-            used: used.collect(),
+            inverse: u64::MAX / slot + 1,
+            marks: marks.collect(),
             held: AtomicU32::new(0),
             count: AtomicU32::new(0),
             first,
@@ -54,6 +115,9 @@ impl Arena {
 
     /// Stands for the memory at `base`, of `count` slots, from here on.
     pub(super) fn open(&self, base: u64, count: u32) {
+        for mark in &self.marks {
+            mark.store(FRESH, Ordering::Relaxed);
+        }
         self.base.store(base, Ordering::Relaxed);
         self.count.store(count, Ordering::Relaxed);
     }
@@ -81,7 +145,7 @@ impl Arena {
     }
 
     /// Which of the pool's arenas it is.
-    pub(super) fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.first >> SLOT_BITS
     }
 
@@ -94,34 +158,37 @@ impl Arena {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Marks slot `slot`, of which there is one, as used; gives its address, and how many are held.
-    #[inline(always)]
-    pub(super) fn take(&self, slot: u32) -> Option<(u64, u32)> {
-        let word = self.used.get(to_usize((slot / 64).into()))?;
-        let used = word.load(Ordering::Relaxed);
-        word.store(used | 1 << (slot % 64), Ordering::Relaxed);
-        let held = self.held() + 1;
-        self.held.store(held, Ordering::Relaxed);
+    /// Counts slot `slot` as held; gives it, and how many were held before. `None` if there is no
+    /// such slot.
+    #[inline]
+    pub(super) fn hold(&self, slot: u32) -> Option<(u64, Mark, u32)> {
+        let mark = Mark::of(self.marks.get(to_usize(slot.into()))?);
+        let held = self.held();
+        self.held.store(held + 1, Ordering::Relaxed);
         let addr = self.base.load(Ordering::Relaxed) + u64::from(slot) * self.slot;
-        Some((addr, held))
+        Some((addr, mark, held))
     }
 
-    /// The used slot at `addr`, and the word of marks that it has a bit in, without that; `None` if
-    /// no used slot starts there.
+    /// The used slot at `addr`: its number and its mark; `None` if no used slot starts there.
     #[inline(always)]
-    pub(super) fn find(&self, addr: u64) -> Option<(u32, &AtomicU64, u64)> {
+    pub(super) fn find(&self, addr: u64) -> Option<(u32, Mark)> {
         let offset = addr.wrapping_sub(self.base.load(Ordering::Relaxed));
-        let slot = offset.wrapping_mul(self.inverse) >> 40;
-        if slot * self.slot != offset {
+        let product = u128::from(offset) * u128::from(self.inverse);
+        #[allow(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+        let (slot, rest) = ((product >> 64) as u64, product as u64);
+        // Below 2^49 that is the quotient, and the lower half less than the inverse only if there is
+        // no remainder (Lemire, Kaser and Kurz, "Faster remainder by direct computation", 2019). What
+        // lies beyond has a quotient beyond all marks.
+        if rest >= self.inverse {
             return None;
         }
-        // Exact, so `addr` is where the slot of that number is, if there is one; below 2^24.
-        let word = self.used.get(to_usize(slot / 64))?;
-        let used = word.load(Ordering::Relaxed);
-        let rest = used & !(1 << (slot % 64));
-        #[allow(clippy::cast_possible_truncation, reason = "below 2^24")]
+        let mark = Mark::of(self.marks.get(to_usize(slot))?);
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "there is a mark of that number"
+        )]
         let slot = slot as u32;
-        (rest != used).then_some((slot, word, rest))
+        mark.is_used().then_some((slot, mark))
     }
 
     /// One slot is not held any more; gives how many are.
@@ -139,9 +206,9 @@ impl Arena {
         if slot >= self.count().into() {
             return None;
         }
-        let used = self.used[to_usize(slot / 64)].load(Ordering::Relaxed);
+        let mark = Mark::of(self.marks.get(to_usize(slot))?);
         let range = AddrRange::at(base + slot * self.slot, self.slot)?;
-        Some((range, used & (1 << (slot % 64)) != 0))
+        Some((range, mark.is_used()))
     }
 
     /// What is wrong with a free of `addr` that `find` refused.
@@ -170,7 +237,9 @@ mod tests {
             arena.open(base, 100);
             for index in [0, 1, 63, 64, 99] {
                 let addr = base + u64::from(index) * slot;
-                assert_eq!(arena.take(index), Some((addr, 1)));
+                let (at, mark, held) = arena.hold(index).expect("a slot");
+                assert_eq!((at, held), (addr, 0));
+                mark.set();
                 for wrong in [
                     addr + 1,
                     addr - 1,
@@ -188,14 +257,14 @@ mod tests {
                     start: addr,
                 };
                 assert_eq!(arena.misuse(addr + 1), inside);
-                let (found, word, rest) = arena.find(addr).expect("used");
+                let (found, mark) = arena.find(addr).expect("used");
                 assert_eq!(found, index);
-                word.store(rest, Ordering::Relaxed);
+                mark.clear();
                 assert!(arena.find(addr).is_none());
                 assert_eq!(arena.misuse(addr), Misuse::NotInUse { addr });
                 assert_eq!(arena.let_go(), 0);
             }
-            assert_eq!(arena.take(128), None);
+            assert!(arena.hold(100).is_none());
         }
     }
 }

@@ -13,10 +13,11 @@ mod arena;
 mod index;
 mod pool;
 mod quarantine;
+mod ready;
 mod stack;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use low2g_platform::{AddrRange, Platform};
@@ -28,7 +29,7 @@ use crate::alloc::own::Own;
 use crate::alloc::random::Random;
 use crate::alloc::slots::{CLASSES, class_size};
 
-use arena::Arena;
+pub(crate) use arena::Arena;
 use index::PageIndex;
 pub(crate) use pool::Taken;
 use pool::{NotUsed, Pool};
@@ -40,7 +41,27 @@ const SHARDS: usize = 8;
 thread_local! {
     /// The shard in which this thread allocates.
     static SHARD: Cell<usize> = const { Cell::new(SHARDS) };
+    /// Where this thread allocated last.
+    static LAST: Cell<Last> = const {
+        Cell::new(Last {
+            heap: NO_HEAP,
+            pools: std::ptr::null(),
+        })
+    };
 }
+
+/// A heap's number (each has another one) and a shard of its.
+#[derive(Clone, Copy)]
+struct Last {
+    heap: u64,
+    pools: *const Shard,
+}
+
+/// The number of no heap.
+const NO_HEAP: u64 = 0;
+
+/// Of a heap whose picks are random: no heap's number either.
+const NOT_IN_ORDER: u64 = u64::MAX;
 
 /// The shard of this thread; at first they take turns.
 #[inline]
@@ -67,11 +88,17 @@ pub(crate) struct HeapSettings {
     pub(crate) checked: bool,
 }
 
+/// A pool that its owner is at.
+pub(crate) type OwnPool<'a> = BiasedGuard<'a, Pool>;
+
 type Shard = [BiasedLock<Pool>; CLASSES];
 
 /// All small blocks of an allocator.
 #[derive(Debug)]
 pub(crate) struct Heap {
+    /// Its number; and the same if picks are in order.
+    number: u64,
+    in_order: u64,
     shards: [OnceLock<Box<Shard>>; SHARDS],
     /// Taken while a shard is made, so that a fork finds it whole or not at all.
     making: SpinLock<()>,
@@ -89,7 +116,15 @@ impl Heap {
         seed: Random,
         settings: HeapSettings,
     ) -> Result<Self, AllocError> {
+        static NEXT: AtomicU64 = AtomicU64::new(NO_HEAP + 1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
+            number,
+            in_order: if settings.random {
+                NOT_IN_ORDER
+            } else {
+                number
+            },
             shards: std::array::from_fn(|_| OnceLock::new()),
             making: SpinLock::default(),
             index: PageIndex::new(window)?,
@@ -120,25 +155,56 @@ impl Heap {
         pool.take(&*self.platform)
     }
 
-    /// The address of a slot of `class`, if this thread owns the pool, nothing of the slot is to be
-    /// checked, and no arena needed.
+    /// The address of a slot of `class`, if this is the heap that this thread asked last, it owns the
+    /// pool, and a slot is ready.
     #[inline(always)]
-    pub(crate) fn pick_own(&self, class: usize) -> Option<u64> {
-        let pools = self.shards.get(SHARD.get())?.get()?;
-        let mut pool = pools.get(class)?.lock_as_owner()?;
-        if pool.picks_in_order() {
-            pool.pick_in_order().map(|picked| picked.addr)
-        } else {
-            self.pick_own_at_random(pool)
+    pub(crate) fn pick_ready(&self, class: usize) -> Option<u64> {
+        let last = LAST.get();
+        if last.heap == self.in_order {
+            // SAFETY: a reference needs a valid value: `LAST` names a shard of the heap of that
+            // number, which is this one, and a heap keeps its shards until it is dropped.
+            let pools = unsafe { &*last.pools };
+            return pools.get(class)?.lock_as_owner()?.pick();
         }
-    }
-
-    #[inline(never)]
-    fn pick_own_at_random(&self, mut pool: BiasedGuard<'_, Pool>) -> Option<u64> {
-        if !pool.picks_unchecked() || pool.wants_arena() {
+        if last.heap != self.number {
             return None;
         }
-        pool.pick(&*self.platform).map(|picked| picked.addr)
+        // SAFETY: as above.
+        let pools = unsafe { &*last.pools };
+        let mut pool = pools.get(class)?.lock_as_owner()?;
+        if pool.may_be_inherited() {
+            return None;
+        }
+        pool.pick()
+    }
+
+    /// The address of a slot of `class`, if this thread owns the pool, no arena is needed, and nothing
+    /// of the slot is to be checked.
+    #[inline]
+    pub(crate) fn pick_own(&self, class: usize) -> Option<u64> {
+        let mut pool = self.own_pools()?.get(class)?.lock_as_owner()?;
+        pool.pick_own(&*self.platform)
+    }
+
+    /// The shard of this thread, if there is one.
+    #[inline]
+    fn own_pools(&self) -> Option<&Shard> {
+        let last = LAST.get();
+        if last.heap == self.number {
+            // SAFETY: as in `pick_ready`.
+            return Some(unsafe { &*last.pools });
+        }
+        let pools = self.shards.get(SHARD.get())?.get()?;
+        self.remember(pools);
+        Some(pools)
+    }
+
+    /// Has this thread look at `pools` first.
+    fn remember(&self, pools: &Shard) {
+        LAST.set(Last {
+            heap: self.number,
+            pools,
+        });
     }
 
     #[cold]
@@ -177,10 +243,12 @@ impl Heap {
 
     #[inline]
     fn pool(&self, shard: usize, class: usize) -> &BiasedLock<Pool> {
-        match self.shards[shard].get() {
-            Some(pools) => &pools[class],
-            None => &self.make_shard(shard)[class],
-        }
+        let pools = match self.shards[shard].get() {
+            Some(pools) => pools,
+            None => self.make_shard(shard),
+        };
+        self.remember(pools);
+        &pools[class]
     }
 
     #[cold]
@@ -251,28 +319,39 @@ impl Heap {
         Some((pool, arena))
     }
 
-    /// Frees the slot at `addr` if that is a used one of a pool that this thread owns; else says
-    /// false, and `give` is to be asked. The slot's bytes are the caller's to give up.
+    /// The arena at `addr`, and its pool, if this thread owns that.
     #[inline(always)]
-    pub(crate) fn give_own(&self, addr: u64) -> bool {
-        let Some((pool, arena)) = self.home(self.index.get_near(addr)) else {
-            return false;
-        };
-        let Some(mut pool) = pool.lock_as_owner() else {
-            return false;
-        };
-        if !pool.gives_now() {
+    pub(crate) fn own_home(&self, addr: u64) -> Option<(BiasedGuard<'_, Pool>, &Arena)> {
+        let (pool, arena) = self.home(self.index.get_near(addr))?;
+        Some((pool.lock_as_owner()?, arena))
+    }
+
+    /// Frees the used slot of `arena` at `addr`; false if there is none. The slot's bytes are the
+    /// caller's to give up.
+    #[inline]
+    pub(crate) fn give_to(
+        &self,
+        mut pool: BiasedGuard<'_, Pool>,
+        arena: &Arena,
+        addr: u64,
+    ) -> bool {
+        if pool.frees_late() {
             return self.give_late(pool, arena, addr);
         }
-        match pool.give_now(arena, addr) {
+        if pool.frees_ready() {
+            let gone = pool.make_room();
+            let given = pool.give_ready(arena, addr).is_some();
+            self.let_go(pool, gone);
+            return given;
+        }
+        match pool.give_free(arena, addr) {
             Some(false) => true,
             Some(true) => self.sweep(pool, arena.number()),
             None => false,
         }
     }
 
-    /// As `give_own`, of a pool with a quarantine, or whose slots are cleared.
-    #[inline(never)]
+    /// As `give_to`, of a pool with a quarantine, or whose slots are cleared.
     fn give_late(&self, mut pool: BiasedGuard<'_, Pool>, arena: &Arena, addr: u64) -> bool {
         if self.settings.clear_on_free
             && let Some((slot, true)) = arena.around(addr)
@@ -280,7 +359,7 @@ impl Heap {
         {
             self.clear(addr, slot.len());
         }
-        match pool.give(arena, addr) {
+        match pool.give_late(arena, addr) {
             Ok(None) => true,
             Ok(Some(emptied)) => self.sweep(pool, emptied),
             Err(NotUsed) => false,
@@ -292,7 +371,7 @@ impl Heap {
     pub(crate) fn give(&self, addr: u64) -> Option<Result<(), Misuse>> {
         let (pool, arena) = self.home(self.index.get(addr))?;
         let guard = pool.lock(&*self.platform);
-        Some(if self.give_late(guard, arena, addr) {
+        Some(if self.give_to(guard, arena, addr) {
             Ok(())
         } else {
             let _pool = pool.lock(&*self.platform);
@@ -302,13 +381,18 @@ impl Heap {
 
     /// What is to be done when an arena has become empty; true.
     #[cold]
-    fn sweep(&self, mut pool: BiasedGuard<'_, Pool>, emptied: u32) -> bool {
+    pub(crate) fn sweep(&self, mut pool: BiasedGuard<'_, Pool>, emptied: u32) -> bool {
         let gone = pool.emptied(emptied);
+        self.let_go(pool, gone);
+        true
+    }
+
+    /// Gives back arenas that are empty.
+    fn let_go(&self, pool: BiasedGuard<'_, Pool>, gone: Vec<Own>) {
         self.forget(&gone);
         drop(pool);
         // Unmapping needs no lock of the pool.
         drop(gone);
-        true
     }
 
     /// Bytes of the used slot at `addr`.

@@ -1,21 +1,24 @@
 //! A pool: arenas of equal slots, which of them are used, and the free ones to pick from.
 //!
 //! ```text
+//!   ready    [ addr, mark, arena|slot ] x 16          see `ready`; handed out next
+//!   free     [ arena|slot, arena|slot, ... ]          drawn at random, or the last one first
+//!   late     [ arena|slot, ... ]                      freed, not yet to be drawn (quarantine)
 //!   arenas   [ base, marks ] [ base, marks ] ...      see `arena`; numbered; a number is used again
-//!   free     [ arena|slot, arena|slot, ... ]          picked at random, or the last one
-//!   late     [ arena|slot, ... ]                      freed, not yet to be picked (quarantine)
 //! ```
 //!
+//! Random draws are made ahead, some at once: each is uniform over what was free when it was made,
+//! and nobody sees it before it is handed out. What a fork's parent drew is drawn again in the child.
+//!
 //! All of it is out of line. Invariants:
-//! - `empty` counts the arenas of which no slot is used or in quarantine; such an arena goes at once, but one may stay until a trim, so that a lone block's life is
-//!   no system call;
-//! - with a random pick, every free slot of every arena is in `free` once; with the other, the
-//!   slots from `fresh` on of the last arena are free too and in no list.
+//! - `empty` counts the arenas of which no slot is held: used, ready or in quarantine; such an arena
+//!   goes at once, but one may stay until a trim, so that a lone block's life is no system call;
+//! - every free slot of every arena is in `ready` or in `free`, once; but where picks are in order,
+//!   the slots from `fresh` on of the last arena are in neither.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use low2g_platform::{AddrRange, Platform, to_usize};
+use low2g_platform::{AddrRange, Platform, to_u64, to_usize};
 
 use crate::alloc::certificate::{Certificate, Step, log2};
 use crate::alloc::own::Own;
@@ -24,6 +27,7 @@ use crate::alloc::random::Random;
 use super::HeapSettings;
 use super::arena::Arena;
 use super::quarantine::Quarantine;
+use super::ready::{HALF, READY, Ready, Slot};
 use super::stack::Stack;
 
 /// Bits of an entry that say which slot of its arena is meant.
@@ -31,9 +35,6 @@ pub(super) const SLOT_BITS: u32 = 14;
 
 /// Arenas that a pool can number.
 pub(super) const MOST_ARENAS: usize = 1 << 17;
-
-/// Of an entry: the slot may hold bytes of a former block.
-const DIRTY: u32 = 1 << 31;
 
 /// Most slots of an arena.
 pub(super) const MOST_SLOTS: u64 = 1 << SLOT_BITS;
@@ -67,19 +68,22 @@ pub(crate) struct Taken {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pool {
+    /// Whether a freed slot is ready at once: no quarantine, no clearing, picks in order.
+    frees_ready: bool,
+    /// Whether a free is more than a push: there is a quarantine, or slots are cleared.
+    frees_late: bool,
+    /// Whether picks are random.
+    is_random: bool,
+    /// Whether what a pick gave is to be checked; then none is made ahead.
+    checked: bool,
+    seeded: bool,
+    ready: Ready,
     free: Stack,
     arenas: Vec<Arc<Arena>>,
     empty: usize,
     /// First never used slot of the arena added last; for picks that are not random.
     fresh: u32,
     fresh_end: u32,
-    /// Whether a free is more than a push: there is a quarantine, or slots are cleared.
-    frees_late: bool,
-    /// Whether picks are random.
-    is_random: bool,
-    /// Whether a pick is more than a pick: what it gave is to be checked.
-    checked: bool,
-    seeded: bool,
     random: Option<Random>,
     late: Option<Quarantine>,
     slot: u64,
@@ -94,15 +98,6 @@ pub(crate) struct Pool {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NotUsed;
 
-/// A slot that was taken, in as few words as the fast path needs.
-#[derive(Clone, Copy)]
-pub(super) struct Picked {
-    pub(super) addr: u64,
-    /// See [`Taken`].
-    dirty: bool,
-    candidates: u32,
-}
-
 impl Pool {
     /// No arenas yet. `random` picks at random.
     pub(super) fn new(slot: u64, random: Option<Random>, settings: &HeapSettings) -> Self {
@@ -113,8 +108,10 @@ impl Pool {
             vacant: Vec::new(),
             empty: 0,
             frees_late: settings.late > 0 || settings.clear_on_free,
+            frees_ready: settings.late == 0 && !settings.clear_on_free && random.is_none(),
             checked: settings.checked,
             is_random: random.is_some(),
+            ready: Ready::default(),
             free: Stack::default(),
             fresh: 0,
             fresh_end: 0,
@@ -159,7 +156,7 @@ impl Pool {
     /// Whether there is nothing to pick.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.free.is_empty() && self.fresh == self.fresh_end
+        self.ready.is_empty() && self.free.is_empty() && self.fresh == self.fresh_end
     }
 
     /// Adds an arena, if `is_numbered` said that it can be numbered; gives what stands for it.
@@ -203,111 +200,195 @@ impl Pool {
         !self.vacant.is_empty() || self.arenas.len() < MOST_ARENAS
     }
 
-    /// Whether a free needs no more than `give_now`.
+    /// Whether a freed slot is ready at once: `give_ready` is all there is to a free, if there is room.
     #[inline(always)]
-    pub(super) fn gives_now(&self) -> bool {
-        !self.frees_late
+    pub(crate) fn frees_ready(&self) -> bool {
+        self.frees_ready
     }
 
-    /// Whether `pick_in_order` is all there is to a pick; if not, whether `pick` is.
+    /// Whether a free is more than a push.
     #[inline(always)]
-    pub(super) fn picks_in_order(&self) -> bool {
-        !self.is_random && !self.checked
+    pub(crate) fn frees_late(&self) -> bool {
+        self.frees_late
     }
 
-    /// Whether `pick` is all there is to a pick.
+    /// Whether what is ready may have been drawn by the process that this one is a fork of.
     #[inline(always)]
-    pub(super) fn picks_unchecked(&self) -> bool {
-        !self.checked
+    pub(super) fn may_be_inherited(&self) -> bool {
+        let random = self.random.as_ref();
+        random.is_some_and(Random::may_be_inherited)
     }
 
-    /// Picks a slot; `None` if the pool is full.
+    /// Whether what is ready was drawn by the process that this one is a fork of.
+    #[inline]
+    fn is_inherited(&self, platform: &dyn Platform) -> bool {
+        let random = self.random.as_ref();
+        random.is_some_and(|random| random.is_inherited(platform))
+    }
+
+    /// Picks the slot on top of those that are ready, if there is one; gives its address. Where picks
+    /// are random, `pick_own` is to be asked.
     #[inline(always)]
-    pub(super) fn pick(&mut self, platform: &dyn Platform) -> Option<Picked> {
-        if !self.is_random {
-            return self.pick_in_order();
+    pub(crate) fn pick(&mut self) -> Option<u64> {
+        let slot = self.ready.pop()?;
+        slot.mark.set();
+        Some(slot.addr)
+    }
+
+    /// Picks a slot, if one is ready or can be made so, and is not to be checked.
+    #[inline]
+    pub(super) fn pick_own(&mut self, platform: &dyn Platform) -> Option<u64> {
+        if !self.is_inherited(platform)
+            && let Some(addr) = self.pick()
+        {
+            return Some(addr);
         }
-        let candidates = self.free.len();
-        let index = self.random.as_mut()?.index_below(candidates, platform)?;
-        let entry = self.free.swap_remove(index)?;
-        self.picked(entry, u32::try_from(candidates).unwrap_or(u32::MAX))
+        self.pick_more(platform)
     }
 
-    /// Picks the slot freed last, or the lowest that was never used; `None` if the pool is full.
-    #[inline(always)]
-    pub(super) fn pick_in_order(&mut self) -> Option<Picked> {
-        let entry = match self.free.pop() {
-            Some(entry) => entry,
-            None if self.fresh < self.fresh_end => {
-                self.fresh += 1;
-                self.fresh - 1
-            }
-            None => return None,
-        };
-        self.picked(entry, 1)
-    }
-
-    #[inline(always)]
-    fn picked(&mut self, entry: u32, candidates: u32) -> Option<Picked> {
-        let number = (entry & !DIRTY) >> SLOT_BITS;
-        let arena = self.arenas.get(to_usize(number.into()))?;
-        let (addr, held) = arena.take(entry & ((1 << SLOT_BITS) - 1))?;
-        if held == 1 {
-            self.empty -= 1;
+    #[inline(never)]
+    fn pick_more(&mut self, platform: &dyn Platform) -> Option<u64> {
+        if self.checked {
+            return None;
         }
-        Some(Picked {
-            addr,
-            dirty: entry & DIRTY != 0,
-            candidates,
-        })
+        if self.is_random {
+            self.check_fork(platform);
+            self.draw_ahead();
+        } else {
+            self.line_up();
+        }
+        self.pick()
     }
 
-    /// As `pick`, with what a certificate needs.
+    /// Picks a slot; gives what a certificate needs too. `None` if the pool is full.
     pub(super) fn take(&mut self, platform: &dyn Platform) -> Option<Taken> {
-        let picked = self.pick(platform)?;
+        let (slot, candidates) = if self.is_random {
+            // Drawn now, because how many candidates there were is asked.
+            self.check_fork(platform);
+            if self.free.is_empty() {
+                self.unready();
+            }
+            (self.draw_at_random()?, self.free.len() + 1)
+        } else {
+            self.line_up();
+            (self.ready.pop()?, 1)
+        };
+        let dirty = slot.mark.is_dirty();
+        slot.mark.set();
         Some(Taken {
-            addr: picked.addr,
+            addr: slot.addr,
             bytes: self.slot,
-            dirty: picked.dirty,
-            candidates: picked.candidates,
+            dirty,
+            candidates: u32::try_from(candidates).unwrap_or(u32::MAX),
             arena_bits: self.arena_bits,
             seeded: self.seeded,
         })
     }
 
-    /// Slots in use.
-    pub(super) fn used_slots(&self) -> u64 {
-        let held: u64 = self
-            .arenas
-            .iter()
-            .map(|arena| u64::from(arena.held()))
-            .sum();
-        held - self
-            .late
-            .as_ref()
-            .map_or(0, |late| low2g_platform::to_u64(late.len()))
+    /// Forgets what a parent drew, and its stream.
+    fn check_fork(&mut self, platform: &dyn Platform) {
+        if self.is_inherited(platform) {
+            self.unready();
+        }
+        if let Some(random) = &mut self.random {
+            random.check_fork(platform);
+        }
     }
 
-    /// Frees the used slot of `arena` (one of this pool's) at `addr`, if there is one and `gives_now`
-    /// said so; says whether the arena is empty then: `emptied` is to be called.
-    #[inline(always)]
-    pub(super) fn give_now(&mut self, arena: &Arena, addr: u64) -> Option<bool> {
-        let (slot, word, rest) = arena.find(addr)?;
-        self.free.push(arena.first() | slot | DIRTY)?;
-        word.store(rest, Ordering::Relaxed);
-        let emptied = arena.let_go() == 0;
-        if emptied {
-            self.empty += 1;
+    /// Makes random slots ready, as long as there are candidates enough.
+    fn draw_ahead(&mut self) {
+        while self.ready.len() < READY && self.free.len() >= CANDIDATES {
+            let Some(slot) = self.draw_at_random() else {
+                return;
+            };
+            self.ready.push(slot).expect("there is room");
         }
+    }
+
+    /// Makes slots ready, if none is: those freed last, then the lowest that were never used.
+    fn line_up(&mut self) {
+        if !self.ready.is_empty() {
+            return;
+        }
+        while self.ready.len() < HALF {
+            let entry = match self.free.pop() {
+                Some(entry) => entry,
+                None if self.fresh < self.fresh_end => {
+                    self.fresh += 1;
+                    self.fresh - 1
+                }
+                None => break,
+            };
+            let slot = self.hold(entry);
+            self.ready.push(slot).expect("there is room");
+        }
+        self.ready.reverse();
+    }
+
+    #[inline(always)]
+    fn draw_at_random(&mut self) -> Option<Slot> {
+        let index = self.random.as_mut()?.index_below(self.free.len());
+        let entry = self.free.swap_remove(index)?;
+        Some(self.hold(entry))
+    }
+
+    /// The free slot that `entry` stands for; it is held from here on.
+    #[inline(always)]
+    fn hold(&mut self, entry: u32) -> Slot {
+        let arena = &self.arenas[arena_of(entry)];
+        let slot = entry & ((1 << SLOT_BITS) - 1);
+        let (addr, mark, held) = arena.hold(slot).expect("one of its slots");
+        if held == 0 {
+            self.empty -= 1;
+        }
+        Slot { addr, mark, entry }
+    }
+
+    /// Puts the slots that are ready back among the free ones.
+    fn unready(&mut self) {
+        while let Some(slot) = self.ready.pop() {
+            self.release(slot.entry);
+        }
+    }
+
+    /// Slots in use.
+    pub(super) fn used_slots(&self) -> u64 {
+        let arenas = self.arenas.iter();
+        let held: u64 = arenas.map(|arena| u64::from(arena.held())).sum();
+        let waiting = self.late.as_ref().map_or(0, Quarantine::len);
+        held - to_u64(waiting + self.ready.len())
+    }
+
+    /// Frees the used slot of `arena` (one of this pool's) at `addr`, if there is one, `frees_ready`
+    /// said so, and there is room.
+    #[inline(always)]
+    pub(crate) fn give_ready(&mut self, arena: &Arena, addr: u64) -> Option<()> {
+        let (slot, mark) = arena.find(addr)?;
+        let entry = arena.first() | slot;
+        self.ready.push(Slot { addr, mark, entry })?;
+        mark.clear();
+        Some(())
+    }
+
+    /// Frees the used slot of `arena` (one of this pool's) at `addr`, if there is one and `frees_late`
+    /// denied; says whether the arena is empty then: `emptied` is to be called.
+    #[inline(always)]
+    pub(crate) fn give_free(&mut self, arena: &Arena, addr: u64) -> Option<bool> {
+        let (slot, mark) = arena.find(addr)?;
+        self.free.push(arena.first() | slot)?;
+        mark.clear();
+        let emptied = arena.let_go() == 0;
+        self.empty += usize::from(emptied);
         Some(emptied)
     }
 
-    /// As `give_now`, through the quarantine if there is one; gives the number of an arena that is
-    /// empty then.
-    pub(super) fn give(&mut self, arena: &Arena, addr: u64) -> Result<Option<u32>, NotUsed> {
-        let (slot, word, rest) = arena.find(addr).ok_or(NotUsed)?;
-        word.store(rest, Ordering::Relaxed);
-        let entry = arena.first() | slot | DIRTY;
+    /// Frees the used slot of `arena` (one of this pool's) at `addr`, through the quarantine if there
+    /// is one; gives the number of an arena that is empty then: `emptied` is to be called.
+    #[inline]
+    pub(super) fn give_late(&mut self, arena: &Arena, addr: u64) -> Result<Option<u32>, NotUsed> {
+        let (slot, mark) = arena.find(addr).ok_or(NotUsed)?;
+        mark.clear();
+        let entry = arena.first() | slot;
         let Some(late) = &mut self.late else {
             return Ok(self.release(entry));
         };
@@ -318,22 +399,40 @@ impl Pool {
         Ok(out.and_then(|out| self.release(out)))
     }
 
-    /// Lets all slots out of quarantine; gives back the arenas that are empty then.
+    /// Makes room for freed slots among those that are ready, if there is none; gives back arenas
+    /// that are empty then.
+    #[cold]
+    pub(super) fn make_room(&mut self) -> Vec<Own> {
+        let mut gone = Vec::new();
+        if self.ready.len() < READY {
+            return gone;
+        }
+        for entry in self.ready.take_half() {
+            if let Some(emptied) = self.release(entry) {
+                gone.extend(self.emptied(emptied));
+            }
+        }
+        gone
+    }
+
+    /// Lets all slots out of quarantine, readies none; gives back the arenas that are empty then.
     pub(super) fn flush(&mut self) -> Vec<Own> {
         let waiting = self.late.as_mut().map(Quarantine::drain);
         for entry in waiting.into_iter().flatten() {
             self.release(entry);
         }
+        self.unready();
         self.remove_empty(|_| true)
     }
 
-    /// Makes a slot one that can be picked; gives its arena's number if that is empty now.
+    /// Makes a held slot a free one; gives its arena's number if that is empty now.
+    #[inline]
     fn release(&mut self, entry: u32) -> Option<u32> {
         self.free.push(entry).expect("a place for every slot");
-        let number = (entry & !DIRTY) >> SLOT_BITS;
-        let emptied = self.arenas[to_usize(number.into())].let_go() == 0;
+        let arena = &self.arenas[arena_of(entry)];
+        let emptied = arena.let_go() == 0;
         self.empty += usize::from(emptied);
-        emptied.then_some(number)
+        emptied.then(|| arena.number())
     }
 
     /// What goes when arena `number` has become empty: to be taken out of the index and dropped.
@@ -373,7 +472,7 @@ impl Pool {
         let less = to_usize(arena.count().into());
         arena.close();
         self.free
-            .retain(less, |entry| (entry & !DIRTY) >> SLOT_BITS != number);
+            .retain(less, |entry| arena_of(entry) != to_usize(number.into()));
         if self.fresh >> SLOT_BITS == number {
             (self.fresh, self.fresh_end) = (0, 0);
         }
@@ -386,6 +485,12 @@ impl Pool {
             .fold(f64::INFINITY, f64::min);
         Some(own)
     }
+}
+
+/// The number of the arena that an entry's slot lies in.
+#[inline]
+fn arena_of(entry: u32) -> usize {
+    to_usize((entry >> SLOT_BITS).into())
 }
 
 /// Bits of an address in an arena for one who knows nothing of ours: each slot is equally likely to

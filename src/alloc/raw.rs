@@ -72,7 +72,12 @@ impl LowAllocator {
         }
         match class_of(size, align) {
             Some(class) if align <= self.inner.page_size && size > 0 => {
-                self.take_slot(class).map(Some)
+                match self.take_slot(class) {
+                    Ok(taken) => Ok(Some(taken)),
+                    // A page of its own may lie where no arena can begin.
+                    Err(AllocError::Exhausted { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                }
             }
             _ => Ok(None),
         }

@@ -1,14 +1,16 @@
-//! From a page to what stands for it, without a lock: what frees by address start from.
+//! From an address to the arena it lies in, without a lock: what frees by address start from.
 //!
 //! ```text
-//!   near   one pointer a 4 KiB of the window's first 8 GiB: nearly always all of it
+//!   near   one pointer a granule of the window's first 8 GiB: nearly always all of it
 //!   far    [ leaf | - | leaf ]      one leaf a GiB beyond that, made when it is first needed
 //! ```
 //!
 //! They are zeroed memory that is never touched but where used; not to have it is an error like any
-//! other. Pages of the system may be larger than 4 KiB, then several entries say the same.
+//! other. Arenas begin at multiples of a granule, so that none shares one with another; what lies
+//! behind an arena in its last granule is not the arena's, though the entry says so. A granule is so
+//! large because frees are as fast as the entries stay in the first cache: an arena has four.
 //!
-//! Invariant: an entry is set before any address of its page is handed out, and cleared after
+//! Invariant: an entry is set before any address of its granule is handed out, and cleared after
 //! the last one came back, so whoever frees what is his reads the entry that it was given under.
 
 use std::alloc::Layout;
@@ -26,28 +28,35 @@ const NEAR: u64 = 8 << 30;
 const LEAF: u64 = 1 << 30;
 
 /// log2 of the bytes that an entry covers.
-const SHIFT: u32 = 12;
+const SHIFT: u32 = 16;
+
+/// What arenas must begin at multiples of, in bytes.
+pub(crate) const GRANULE: u64 = 1 << SHIFT;
 
 type Leaf<T> = OnceLock<Box<[AtomicPtr<T>]>>;
 
-/// A pointer for each page of a window.
-pub(crate) struct PageIndex<T> {
-    window: AddrRange,
+/// A pointer for each granule of a window.
+#[repr(C)]
+pub(crate) struct GranuleIndex<T> {
     near: Box<[AtomicPtr<T>]>,
+    /// In whole granules.
+    window: AddrRange,
     far: Box<[Leaf<T>]>,
 }
 
-impl<T> fmt::Debug for PageIndex<T> {
+impl<T> fmt::Debug for GranuleIndex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not its million entries.
-        f.debug_struct("PageIndex")
+        f.debug_struct("GranuleIndex")
             .field("window", &self.window)
             .finish_non_exhaustive()
     }
 }
 
-impl<T> PageIndex<T> {
+impl<T> GranuleIndex<T> {
     pub(crate) fn new(window: AddrRange) -> Result<Self, AllocError> {
+        let start = window.start() & !(GRANULE - 1);
+        let window = AddrRange::new(start, window.end()).expect("it starts no later");
         let leaves = window.len().saturating_sub(NEAR).div_ceil(LEAF);
         Ok(Self {
             window,
@@ -71,17 +80,17 @@ impl<T> PageIndex<T> {
         Ok(())
     }
 
-    /// As `get`, of the near pages only.
+    /// As `get`, of the near ones only.
     #[inline(always)]
     pub(crate) fn get_near(&self, addr: u64) -> *mut T {
         // What lies below the window wraps to beyond the table.
-        let page = addr.wrapping_sub(self.window.start()) >> SHIFT;
+        let granule = addr.wrapping_sub(self.window.start()) >> SHIFT;
         self.near
-            .get(to_usize(page))
+            .get(to_usize(granule))
             .map_or(std::ptr::null_mut(), |entry| entry.load(Ordering::Acquire))
     }
 
-    /// What was entered for the page of `addr`; null for nothing.
+    /// What was entered for the granule of `addr`; null for nothing.
     pub(crate) fn get(&self, addr: u64) -> *mut T {
         let entry = self.get_near(addr);
         if !entry.is_null() || !self.window.contains(addr) {
@@ -96,8 +105,8 @@ impl<T> PageIndex<T> {
         })
     }
 
-    /// Enters `what`, null for nothing, for every page of `range`, which lies in the window and was
-    /// prepared.
+    /// Enters `what`, null for nothing, for every granule of `range`, which lies in the window, was
+    /// prepared, and begins at a multiple of a granule.
     pub(crate) fn set(&self, range: AddrRange, what: *mut T) {
         let mut offset = range.start() - self.window.start();
         while offset < range.end() - self.window.start() {
@@ -109,7 +118,7 @@ impl<T> PageIndex<T> {
                 }
             };
             table[to_usize(offset_in >> SHIFT)].store(what, Ordering::Release);
-            offset += 1 << SHIFT;
+            offset += GRANULE;
         }
     }
 }
@@ -120,7 +129,7 @@ fn table_of<T>(len: usize) -> Result<Box<[AtomicPtr<T>]>, AllocError> {
         return Ok(Box::default());
     }
     let full = AllocError::NoBookkeeping {
-        what: "a table of pages",
+        what: "a table of arenas",
         bytes: to_u64(len) * to_u64(size_of::<AtomicPtr<T>>()),
     };
     let Ok(layout) = Layout::array::<AtomicPtr<T>>(len) else {
@@ -143,22 +152,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_name_what_stands_for_them() {
+    fn granules_name_what_stands_for_them() {
         let start = 0x1000_0000;
-        let window = AddrRange::new(start, start + NEAR + 3 * LEAF / 2).expect("in order");
-        let index = PageIndex::<u8>::new(window).expect("memory for its tables");
+        let end = start + NEAR + 3 * LEAF / 2;
+        let window = AddrRange::new(start + 0x3000, end).expect("in order");
+        let index = GranuleIndex::<u8>::new(window).expect("memory for its tables");
         let mut what = 7_u8;
         let what = &raw mut what;
         // Over the border of the near table, and of two leaves.
         for border in [start + NEAR, start + NEAR + LEAF, start + LEAF] {
-            let arena = AddrRange::new(border - 0x2000, border + 0x3000).expect("in order");
+            let (start, end) = (border - 2 * GRANULE, border + GRANULE + 0x3000);
+            let arena = AddrRange::new(start, end).expect("in order");
             assert!(index.get(arena.start()).is_null());
             index.prepare(arena).expect("memory for a leaf");
             index.set(arena, what);
             assert_eq!(index.get(arena.start()), what);
             assert_eq!(index.get(arena.end() - 1), what);
             assert!(index.get(arena.start() - 1).is_null());
-            assert!(index.get(arena.end()).is_null());
+            assert_eq!(index.get(border + 2 * GRANULE - 1), what);
+            assert!(index.get(border + 2 * GRANULE).is_null());
             index.set(arena, std::ptr::null_mut());
             assert!(index.get(border).is_null());
         }

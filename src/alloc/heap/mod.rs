@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   shard 0..8 --- pool a size class (40) --- arenas, free slots     behind a lock each (`biased`)
-//!   index: page -> arena -> its pool                                        without a lock
+//!   index: granule -> arena -> its pool                                       without a lock
 //! ```
 //!
 //! A thread stays with its shard until it meets another one there. A free goes to the pool that
@@ -30,7 +30,8 @@ use crate::alloc::random::Random;
 use crate::alloc::slots::{CLASSES, class_size};
 
 pub(crate) use arena::Arena;
-use index::PageIndex;
+pub(crate) use index::GRANULE;
+use index::GranuleIndex;
 pub(crate) use pool::Taken;
 use pool::{NotUsed, Pool};
 pub(crate) use quarantine::Quarantine;
@@ -93,16 +94,17 @@ pub(crate) type OwnPool<'a> = BiasedGuard<'a, Pool>;
 
 type Shard = [BiasedLock<Pool>; CLASSES];
 
-/// All small blocks of an allocator.
+/// All small blocks of an allocator. What the fast paths read is one cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Heap {
     /// Its number; and the same if picks are in order.
     number: u64,
     in_order: u64,
+    index: GranuleIndex<Arena>,
     shards: [OnceLock<Box<Shard>>; SHARDS],
     /// Taken while a shard is made, so that a fork finds it whole or not at all.
     making: SpinLock<()>,
-    index: PageIndex<Arena>,
     platform: Arc<dyn Platform>,
     /// What the pools' streams are derived from.
     seed: Random,
@@ -127,7 +129,7 @@ impl Heap {
             },
             shards: std::array::from_fn(|_| OnceLock::new()),
             making: SpinLock::default(),
-            index: PageIndex::new(window)?,
+            index: GranuleIndex::new(window)?,
             platform,
             seed,
             settings,
@@ -307,7 +309,7 @@ impl Heap {
         Ok(())
     }
 
-    /// The arena at a page of which the index says `arena`, and the pool it belongs to.
+    /// The arena of which the index says `arena`, and the pool it belongs to.
     #[inline(always)]
     fn home(&self, arena: *mut Arena) -> Option<(&BiasedLock<Pool>, &Arena)> {
         // SAFETY: as_ref needs null or a valid value: what the index holds is an arena of a pool
@@ -371,6 +373,8 @@ impl Heap {
     pub(crate) fn give(&self, addr: u64) -> Option<Result<(), Misuse>> {
         let (pool, arena) = self.home(self.index.get(addr))?;
         let guard = pool.lock(&*self.platform);
+        // Behind the arena, its last granule may be anybody's.
+        arena.around(addr)?;
         Some(if self.give_to(guard, arena, addr) {
             Ok(())
         } else {

@@ -26,6 +26,7 @@ use crate::alloc::random::Random;
 
 use super::HeapSettings;
 use super::arena::Arena;
+use super::index::GRANULE;
 use super::quarantine::Quarantine;
 use super::ready::{HALF, READY, Ready, Slot};
 use super::stack::Stack;
@@ -297,10 +298,16 @@ impl Pool {
 
     /// Makes random slots ready, as long as there are candidates enough.
     fn draw_ahead(&mut self) {
-        while self.ready.len() < READY && self.free.len() >= CANDIDATES {
-            let Some(slot) = self.draw_at_random() else {
+        let Some(random) = &mut self.random else {
+            return;
+        };
+        let spare = (self.free.len() + 1).saturating_sub(CANDIDATES);
+        for _ in self.ready.len()..READY.min(self.ready.len() + spare) {
+            let index = random.index_below(self.free.len());
+            let Some(entry) = self.free.swap_remove(index) else {
                 return;
             };
+            let slot = hold(&self.arenas, &mut self.empty, entry);
             self.ready.push(slot).expect("there is room");
         }
     }
@@ -319,7 +326,7 @@ impl Pool {
                 }
                 None => break,
             };
-            let slot = self.hold(entry);
+            let slot = hold(&self.arenas, &mut self.empty, entry);
             self.ready.push(slot).expect("there is room");
         }
         self.ready.reverse();
@@ -329,19 +336,7 @@ impl Pool {
     fn draw_at_random(&mut self) -> Option<Slot> {
         let index = self.random.as_mut()?.index_below(self.free.len());
         let entry = self.free.swap_remove(index)?;
-        Some(self.hold(entry))
-    }
-
-    /// The free slot that `entry` stands for; it is held from here on.
-    #[inline(always)]
-    fn hold(&mut self, entry: u32) -> Slot {
-        let arena = &self.arenas[arena_of(entry)];
-        let slot = entry & ((1 << SLOT_BITS) - 1);
-        let (addr, mark, held) = arena.hold(slot).expect("one of its slots");
-        if held == 0 {
-            self.empty -= 1;
-        }
-        Slot { addr, mark, entry }
+        Some(hold(&self.arenas, &mut self.empty, entry))
     }
 
     /// Puts the slots that are ready back among the free ones.
@@ -377,9 +372,11 @@ impl Pool {
         let (slot, mark) = arena.find(addr)?;
         self.free.push(arena.first() | slot)?;
         mark.clear();
-        let emptied = arena.let_go() == 0;
-        self.empty += usize::from(emptied);
-        Some(emptied)
+        if arena.let_go() > 0 {
+            return Some(false);
+        }
+        self.empty += 1;
+        Some(true)
     }
 
     /// Frees the used slot of `arena` (one of this pool's) at `addr`, through the quarantine if there
@@ -430,9 +427,11 @@ impl Pool {
     fn release(&mut self, entry: u32) -> Option<u32> {
         self.free.push(entry).expect("a place for every slot");
         let arena = &self.arenas[arena_of(entry)];
-        let emptied = arena.let_go() == 0;
-        self.empty += usize::from(emptied);
-        emptied.then(|| arena.number())
+        if arena.let_go() > 0 {
+            return None;
+        }
+        self.empty += 1;
+        Some(arena.number())
     }
 
     /// What goes when arena `number` has become empty: to be taken out of the index and dropped.
@@ -487,6 +486,19 @@ impl Pool {
     }
 }
 
+/// The free slot that `entry` stands for; it is held from here on. `empty` counts the arenas of which
+/// none is.
+#[inline(always)]
+fn hold(arenas: &[Arc<Arena>], empty: &mut usize, entry: u32) -> Slot {
+    let slot = entry & ((1 << SLOT_BITS) - 1);
+    let held = arenas[arena_of(entry)].hold(slot);
+    let (addr, mark, before) = held.expect("one of its slots");
+    if before == 0 {
+        *empty -= 1;
+    }
+    Slot { addr, mark, entry }
+}
+
 /// The number of the arena that an entry's slot lies in.
 #[inline]
 fn arena_of(entry: u32) -> usize {
@@ -497,7 +509,8 @@ fn arena_of(entry: u32) -> usize {
 /// him, used or free, so an address has the arena's own odds times those of one slot, summed over the
 /// bases that cover it.
 fn bits_within(own: &Own, count: u32) -> f64 {
-    let covering = own.range().len() / own.platform().config().granularity;
+    let step = own.platform().config().granularity.max(GRANULE);
+    let covering = own.range().len().div_ceil(step);
     own.certificate().entropy_bits + log2(count.into()) - log2(covering)
 }
 

@@ -30,18 +30,18 @@ pub(super) struct Slot {
 #[repr(C)]
 pub(super) struct Ready {
     len: usize,
-    addrs: [u64; READY],
-    marks: [Mark; READY],
-    entries: [u32; READY],
+    slots: [Slot; READY],
 }
 
 impl Default for Ready {
     fn default() -> Self {
         Self {
             len: 0,
-            addrs: [0; READY],
-            marks: [Mark::NONE; READY],
-            entries: [0; READY],
+            slots: [Slot {
+                addr: 0,
+                mark: Mark::NONE,
+                entry: 0,
+            }; READY],
         }
     }
 }
@@ -58,11 +58,8 @@ impl Ready {
     /// Puts a slot on top, if there is room.
     #[inline(always)]
     pub(super) fn push(&mut self, slot: Slot) -> Option<()> {
-        let at = self.len;
-        *self.addrs.get_mut(at)? = slot.addr;
-        *self.marks.get_mut(at)? = slot.mark;
-        *self.entries.get_mut(at)? = slot.entry;
-        self.len = at + 1;
+        *self.slots.get_mut(self.len)? = slot;
+        self.len += 1;
         Some(())
     }
 
@@ -70,31 +67,23 @@ impl Ready {
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<Slot> {
         let top = self.len.wrapping_sub(1);
-        let slot = Slot {
-            addr: *self.addrs.get(top)?,
-            mark: *self.marks.get(top)?,
-            entry: *self.entries.get(top)?,
-        };
+        let slot = *self.slots.get(top)?;
         self.len = top;
         Some(slot)
     }
 
     /// Turns the order around.
     pub(super) fn reverse(&mut self) {
-        self.addrs[..self.len].reverse();
-        self.marks[..self.len].reverse();
-        self.entries[..self.len].reverse();
+        self.slots[..self.len].reverse();
     }
 
     /// Takes the half at the bottom, what was there longest; gives what stands for them.
     pub(super) fn take_half(&mut self) -> impl Iterator<Item = u32> + use<> {
         let half = self.len.div_ceil(2);
-        let taken = self.entries;
-        self.addrs.copy_within(half..self.len, 0);
-        self.marks.copy_within(half..self.len, 0);
-        self.entries.copy_within(half..self.len, 0);
+        let taken = self.slots;
+        self.slots.copy_within(half..self.len, 0);
         self.len -= half;
-        taken.into_iter().take(half)
+        taken.into_iter().take(half).map(|slot| slot.entry)
     }
 }
 

@@ -35,6 +35,11 @@ fn one_hole_is_found_wherever_it_is() {
                 assert_eq!(found.range(), hole, "{placement}");
                 assert_eq!(found.certificate().free_slots, 1);
                 drop(found);
+                // Also for a block that would have been a slot, if there were room for an arena.
+                let small = low.allocate(48, 16).expect("a page fits");
+                assert!(hole.contains(small.addr()), "{placement}");
+                drop(small);
+                low.trim();
                 let error = low
                     .map(&MapRequest::new(len + 1))
                     .expect_err("too large for the hole");

@@ -7,7 +7,7 @@ mod fork_support;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fork_support::{Child, fork};
+use fork_support::{Child, Pipe, fork, fork_unnoticed};
 use low2g::alloc::{Builder, LowAllocator, LowGlobal, Placement, PublishedCode};
 
 /// All that this program allocates is low, so what a child does between its fork and its end is too.
@@ -113,6 +113,42 @@ fn parent_and_children_draw_other_addresses() {
                 let same = mine.iter().filter(|addr| theirs.contains(addr)).count();
                 // Two of 30 blocks of 64 bytes in each other's one arena of 4,096 slots: rarely.
                 assert!(same <= 4, "{same} of 60 addresses are equal");
+            }
+        }
+    }
+}
+
+/// Slots that a thread has drawn for itself are the parent's: a child draws others, even one that no
+/// handler has told that it is one.
+#[test]
+fn slots_drawn_ahead_are_not_drawn_in_a_child() {
+    const BLOCKS: usize = 60;
+    let take = |low: &LowAllocator| -> Vec<u64> {
+        let take = |_| low.allocate_raw(64, 16).expect("room");
+        (0..BLOCKS).map(take).collect()
+    };
+    for low in [LowAllocator::builder().bare(), LowAllocator::builder()].map(build) {
+        // So many that this thread owns its pool, and some slots more are ready.
+        for addr in (0..5_000).flat_map(|_| low.allocate_raw(64, 16)) {
+            // SAFETY: the block was just allocated, and nothing refers to it.
+            unsafe { low.deallocate_raw(addr) }.expect("in use");
+        }
+        let main = |pipe: &Pipe| {
+            pipe.send(&take(&low));
+            true
+        };
+        let children = [fork(main), fork_unnoticed(main)];
+        let mut all = vec![take(&low)];
+        for child in children {
+            all.push(child.receive());
+            child.succeeds();
+        }
+        for (index, mine) in all.iter().enumerate() {
+            assert_eq!(mine.len(), BLOCKS);
+            for theirs in &all[index + 1..] {
+                let same = mine.iter().filter(|addr| theirs.contains(addr)).count();
+                // Of one arena of 4,096 slots.
+                assert!(same <= 8, "{same} of {BLOCKS} addresses are equal");
             }
         }
     }

@@ -243,13 +243,14 @@ impl LowAllocator {
 
 /// A request's size in whole pages.
 pub(crate) fn whole_pages(size: u64, page: u64) -> Result<u64, AllocError> {
-    align_up(size, page)
-        .filter(|size| *size > 0)
-        .ok_or(AllocError::BadRequest {
+    match align_up(size, page) {
+        Some(pages) if pages > 0 => Ok(pages),
+        _ => Err(AllocError::BadRequest {
             what: "size",
             value: size,
             expected: "from 1 byte to 2^64 less a page",
-        })
+        }),
+    }
 }
 
 /// The range that a request for an exact address means.

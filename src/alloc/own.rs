@@ -190,13 +190,13 @@ impl LowAllocator {
             _ => 0,
         };
         let pages = whole_pages(size, config.page_size)?;
-        let all = pages
-            .checked_add(before + guard)
-            .ok_or(AllocError::BadRequest {
+        let Some(all) = pages.checked_add(before + guard) else {
+            return Err(AllocError::BadRequest {
                 what: "size",
                 value: size,
                 expected: "one that leaves room for guards",
-            })?;
+            });
+        };
         let inner = &*self.inner;
         let (whole, certificate) = inner.pages.claim(&Want {
             size: all,

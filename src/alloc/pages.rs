@@ -27,7 +27,7 @@ use crate::alloc::statistics::Statistics;
 
 /// Surveys are repeated after this many claims, or as many as there are taken
 /// ranges if that is more: their cost stays a constant part of the claims'.
-const SURVEY_LIFETIME: usize = 256;
+const SURVEY_LIFETIME: usize = 1024;
 
 /// Refused releases that are tried again after one that succeeds.
 const RETRIES: usize = 8;

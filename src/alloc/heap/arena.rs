@@ -7,7 +7,6 @@
 //! Invariants: everything but `pool` and `first` is written under the pool's lock only; a slot's
 //! mark says used from its pick to its free, and none does while the value stands for nothing.
 
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use low2g_platform::{AddrRange, to_usize};
@@ -25,7 +24,7 @@ const FORMER: u8 = 2;
 
 /// The mark of a slot. It is written under the pool's lock, and kept nowhere but in the arena's pool.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mark(NonNull<AtomicU8>);
+pub(super) struct Mark(*const AtomicU8);
 
 // SAFETY: Send needs that another thread may have the pointer: what it points to is atomic, and stays
 // for as long as the pool that it is kept in.
@@ -39,14 +38,14 @@ impl Mark {
     };
 
     const fn of(mark: &AtomicU8) -> Self {
-        Self(NonNull::from_ref(mark))
+        Self(std::ptr::from_ref(mark))
     }
 
     #[inline(always)]
     fn get(&self) -> &AtomicU8 {
-        // SAFETY: as_ref needs a valid value: it is a static one, or an arena's, whose pool keeps it
-        // until the heap is dropped; and nothing outside the pool keeps this.
-        unsafe { self.0.as_ref() }
+        // SAFETY: a reference needs a valid value: it is a static one, or an arena's, whose pool keeps
+        // it until the heap is dropped; and nothing outside the pool keeps this.
+        unsafe { &*self.0 }
     }
 
     #[inline(always)]

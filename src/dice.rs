@@ -10,3 +10,8 @@ pub(crate) fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
         (number >> 33) % bound
     }
 }
+
+/// Rounds of a test: fewer under Miri, which takes a thousand times as long for each.
+pub(crate) fn rounds(count: u64) -> u64 {
+    if cfg!(miri) { count / 100 } else { count }
+}

@@ -15,6 +15,9 @@ use alloc_support::{Dice, simulated};
 use low2g::alloc::{Builder, LowAllocator, Misuse, Placement};
 use low2g::platform::sim::SimOptions;
 
+/// Operations of each test, unless told otherwise: one takes a second under Miri.
+const OPERATIONS: u64 = if cfg!(miri) { 96 } else { 1_200_000 };
+
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
 }
@@ -228,8 +231,9 @@ fn live_and_die(low: &LowAllocator, real: bool, operations: u64, seed: u64, name
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks the running kernel")]
 fn blocks_lie_apart_and_keep_what_they_hold() {
-    let operations = number("LOW2G_OPERATIONS", 1_200_000);
+    let operations = number("LOW2G_OPERATIONS", OPERATIONS);
     let seed = number("LOW2G_SEED", 20_261_127);
     println!("LOW2G_OPERATIONS={operations} LOW2G_SEED={seed}");
     let settings = settings();
@@ -242,7 +246,7 @@ fn blocks_lie_apart_and_keep_what_they_hold() {
 
 #[test]
 fn blocks_lie_apart_on_simulated_kernels() {
-    let operations = number("LOW2G_OPERATIONS", 1_200_000) / 2;
+    let operations = number("LOW2G_OPERATIONS", OPERATIONS) / 2;
     let seed = number("LOW2G_SEED", 20_261_128);
     println!("LOW2G_OPERATIONS={operations} LOW2G_SEED={seed}");
     let settings = settings();

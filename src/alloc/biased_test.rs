@@ -7,6 +7,7 @@ use crate::alloc::biased::BiasedLock;
 
 /// An owner at full speed, and others who take it away from him again and again.
 #[test]
+#[cfg_attr(miri, ignore = "asks the running kernel for a barrier")]
 fn one_at_a_time_with_and_without_an_owner() {
     let platform = low2g_platform::native().expect("this system's own");
     let platform = &*platform;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::dice::dice;
+use crate::dice::{dice, rounds};
 
 #[test]
+#[cfg_attr(miri, ignore = "arithmetic only, and much of it")]
 fn bins_ascend_and_what_is_searched_fits() {
     let most = granules(CHUNK);
     let mut last = 0;
@@ -68,7 +69,7 @@ fn runs_tile_their_chunks_whatever_is_done() {
     let mut chunks = BTreeMap::new();
     let mut live = BTreeMap::new();
     let mut next_chunk = 0x10_0000;
-    for step in 0..30_000 {
+    for step in 0..rounds(30_000) {
         let victim = live.keys().nth(to_usize(dice(300))).copied();
         match (dice(8), victim) {
             (0..4, _) => {

@@ -102,6 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic only, and much of it")]
     fn classes_are_slot_sizes() {
         for align in [1, 2, 16, 32, 64, 256, 4096] {
             for size in 1..=MAX_CLASS + 2 {

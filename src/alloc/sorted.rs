@@ -168,7 +168,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::dice::dice;
+    use crate::dice::{dice, rounds};
 
     fn check(sorted: &Sorted<u64>, oracle: &BTreeMap<u64, u64>) {
         let all: Vec<(u64, u64)> = sorted
@@ -193,10 +193,11 @@ mod tests {
         let mut sorted = Sorted::default();
         let mut oracle = BTreeMap::new();
         let mut dice = dice(3);
-        for step in 0..60_000_u64 {
+        let period = rounds(20_000);
+        for step in 0..3 * period {
             // It grows to some thousand entries, and shrinks to none.
-            let grows = step % 20_000 < 10_000;
-            let key = dice(8_000);
+            let grows = step % period < period / 2;
+            let key = dice(period * 2 / 5);
             let place = sorted.before(key);
             let previous = oracle.range(..key).next_back();
             let next = oracle.range(key..).next();
@@ -221,7 +222,7 @@ mod tests {
             }
         }
         check(&sorted, &oracle);
-        for key in 0..8_000 {
+        for key in 0..period * 2 / 5 {
             let removed = sorted.remove(key).map(|(value, _)| value);
             assert_eq!(removed, oracle.remove(&key));
         }

@@ -401,6 +401,7 @@ mod tests {
 
     /// Every cached count and first fit equals a recount, whatever was done before.
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic only, and much of it")]
     fn counts_follow_changes() {
         let shapes: Vec<Shape> = [
             (1, 1, 0, 600),

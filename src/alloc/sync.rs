@@ -102,14 +102,16 @@ pub(crate) fn outwait_stores() {
 #[cfg(test)]
 mod tests {
     use crate::alloc::lock::SpinLock;
+    use crate::dice::rounds;
 
     #[test]
     fn one_at_a_time() {
-        let lock = SpinLock::new((0_u32, 0_u32));
+        let lock = SpinLock::new((0_u64, 0_u64));
+        let each = rounds(5_000);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..5_000 {
+                    for _ in 0..each {
                         let mut both = lock.lock();
                         both.0 += 1;
                         assert_eq!(both.0, both.1 + 1);
@@ -118,7 +120,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(*lock.lock(), (20_000, 20_000));
+        assert_eq!(*lock.lock(), (4 * each, 4 * each));
         let held = lock.lock();
         assert!(lock.try_lock().is_none());
         drop(held);

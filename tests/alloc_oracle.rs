@@ -16,7 +16,7 @@ use low2g::alloc::{Builder, LowAllocator, Misuse, Placement};
 use low2g::platform::sim::SimOptions;
 
 /// Operations of each test, unless told otherwise: one takes a second under Miri.
-const OPERATIONS: u64 = if cfg!(miri) { 96 } else { 1_200_000 };
+const OPERATIONS: u64 = if cfg!(miri) { 48 } else { 1_200_000 };
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))

@@ -9,50 +9,77 @@ use low2g_platform::{Platform, to_usize};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-/// A CSPRNG that knows the process it was seeded in.
-#[derive(Debug)]
-#[repr(C)]
-pub struct Random {
-    /// Process that seeded the stream (`Platform::process`); `None` if the user gave the seed.
-    owner: Option<u64>,
-    /// A word that holds `here` in that process only; or never, if the system has none.
+/// A word that holds what it held here in this process only; or never, if the system has none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProcessMark {
     word: &'static AtomicU64,
     here: u64,
+}
+
+impl ProcessMark {
+    /// Of this process, as `Platform::process` gave it.
+    fn of(process: u64, platform: &dyn Platform) -> Self {
+        static NO_WORD: AtomicU64 = AtomicU64::new(0);
+        match platform.process_word() {
+            Some(word) => Self {
+                word,
+                here: process,
+            },
+            None => Self {
+                word: &NO_WORD,
+                here: 1,
+            },
+        }
+    }
+
+    /// Of all processes.
+    pub(crate) fn of_all() -> Self {
+        static SAME: AtomicU64 = AtomicU64::new(0);
+        Self {
+            word: &SAME,
+            here: 0,
+        }
+    }
+
+    /// Whether this may be a fork of the process that it was made in.
+    #[inline(always)]
+    pub(crate) fn may_be_inherited(&self) -> bool {
+        self.word.load(Ordering::Relaxed) != self.here
+    }
+}
+
+/// A CSPRNG that knows the process it was seeded in.
+#[derive(Debug)]
+pub struct Random {
     stream: ChaCha12Rng,
+    /// Process that seeded the stream (`Platform::process`); `None` if the user gave the seed.
+    owner: Option<u64>,
+    mark: ProcessMark,
 }
 
 impl Random {
     /// A stream from the system's randomness, or the one that `seed` names.
     pub(crate) fn new(platform: &dyn Platform, seed: Option<u64>) -> Self {
-        static NO_WORD: AtomicU64 = AtomicU64::new(0);
         if let Some(seed) = seed {
             return Self {
                 stream: ChaCha12Rng::seed_from_u64(seed),
                 owner: None,
-                word: &NO_WORD,
-                here: 0,
+                mark: ProcessMark::of_all(),
             };
         }
         let mut seed = [0; 32];
         platform.random(&mut seed);
         let process = platform.process();
-        let (word, here) = match platform.process_word() {
-            Some(word) => (word, process),
-            None => (&NO_WORD, 1),
-        };
         Self {
             stream: ChaCha12Rng::from_seed(seed),
             owner: Some(process),
-            word,
-            here,
+            mark: ProcessMark::of(process, platform),
         }
     }
 
-    /// Whether the stream may be that of the process that this one is a fork of: where the system has
-    /// no word for it, always.
-    #[inline(always)]
-    pub(crate) fn may_be_inherited(&self) -> bool {
-        self.word.load(Ordering::Relaxed) != self.here
+    /// What tells that the stream may be that of the process that this one is a fork of.
+    pub(crate) fn mark(&self) -> ProcessMark {
+        self.mark
     }
 
     /// Whether the stream is that of the process that this one is a fork of.
@@ -61,7 +88,7 @@ impl Random {
         let Some(owner) = self.owner else {
             return false;
         };
-        self.may_be_inherited() && owner != platform.process()
+        self.mark.may_be_inherited() && owner != platform.process()
     }
 
     /// Takes a new seed if this process is a fork of the one that seeded the stream.

@@ -22,7 +22,7 @@ use low2g_platform::{AddrRange, Platform, to_u64, to_usize};
 
 use crate::alloc::certificate::{Certificate, Step, log2};
 use crate::alloc::own::Own;
-use crate::alloc::random::Random;
+use crate::alloc::random::{ProcessMark, Random};
 
 use super::HeapSettings;
 use super::arena::Arena;
@@ -78,8 +78,10 @@ pub(crate) struct Pool {
     /// Whether what a pick gave is to be checked; then none is made ahead.
     checked: bool,
     seeded: bool,
-    ready: Ready,
     free: Stack,
+    /// Of the process that drew what is ready.
+    drawn_in: ProcessMark,
+    ready: Ready,
     arenas: Vec<Arc<Arena>>,
     empty: usize,
     /// First never used slot of the arena added last; for picks that are not random.
@@ -112,6 +114,7 @@ impl Pool {
             frees_ready: settings.late == 0 && !settings.clear_on_free && random.is_none(),
             checked: settings.checked,
             is_random: random.is_some(),
+            drawn_in: random.as_ref().map_or(ProcessMark::of_all(), Random::mark),
             ready: Ready::default(),
             free: Stack::default(),
             fresh: 0,
@@ -216,8 +219,7 @@ impl Pool {
     /// Whether what is ready may have been drawn by the process that this one is a fork of.
     #[inline(always)]
     pub(super) fn may_be_inherited(&self) -> bool {
-        let random = self.random.as_ref();
-        random.is_some_and(Random::may_be_inherited)
+        self.drawn_in.may_be_inherited()
     }
 
     /// Whether what is ready was drawn by the process that this one is a fork of.
@@ -293,6 +295,7 @@ impl Pool {
         }
         if let Some(random) = &mut self.random {
             random.check_fork(platform);
+            self.drawn_in = random.mark();
         }
     }
 

@@ -1,9 +1,8 @@
 //! The few slots of a pool that are handed out next: a pick and a free touch nothing else of it.
 //!
 //! ```text
-//!   addrs     where each one is                         the last one is picked first; freed ones
-//!   marks     its mark in its arena                     are put on top where picks are in order
-//!   entries   what stands for it in the pool's lists
+//!   slots   [ addr, mark, entry ] ...     the one on top is picked first; where picks are in order,
+//!                                         freed ones are put on top
 //! ```
 //!
 //! Invariant: their arenas count them as held, and their marks say free.
@@ -11,18 +10,18 @@
 use super::arena::Mark;
 
 /// Most of them. Half are put there or taken away at once, which frees and picks, as likely each,
-/// ask for once in 64; and each list is one or two cache lines.
+/// ask for once in 256.
 pub(super) const READY: usize = 32;
 
 /// How many are made ready, or let go, at once, where freed slots are ready at once.
 pub(super) const HALF: usize = READY / 2;
 
-/// A slot that nobody uses and that is counted as held.
+/// A slot that nobody uses and that is counted as held: its address, its mark, and what stands for it
+/// in the pool's lists.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub(super) addr: u64,
     pub(super) mark: Mark,
-    /// See `pool`.
     pub(super) entry: u32,
 }
 

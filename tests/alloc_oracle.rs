@@ -230,8 +230,8 @@ fn live_and_die(low: &LowAllocator, real: bool, operations: u64, seed: u64, name
     );
 }
 
-#[test]
 #[cfg_attr(miri, ignore = "asks the running kernel")]
+#[test]
 fn blocks_lie_apart_and_keep_what_they_hold() {
     let operations = number("LOW2G_OPERATIONS", OPERATIONS);
     let seed = number("LOW2G_SEED", 20_261_127);

@@ -372,15 +372,13 @@ impl Heap {
     /// give up.
     pub(crate) fn give(&self, addr: u64) -> Option<Result<(), Misuse>> {
         let (pool, arena) = self.home(self.index.get(addr))?;
-        let guard = pool.lock(&*self.platform);
+        if self.give_to(pool.lock(&*self.platform), arena, addr) {
+            return Some(Ok(()));
+        }
+        let _pool = pool.lock(&*self.platform);
         // Behind the arena, its last granule may be anybody's.
         arena.around(addr)?;
-        Some(if self.give_to(guard, arena, addr) {
-            Ok(())
-        } else {
-            let _pool = pool.lock(&*self.platform);
-            Err(arena.misuse(addr))
-        })
+        Some(Err(arena.misuse(addr)))
     }
 
     /// What is to be done when an arena has become empty; true.

@@ -186,6 +186,8 @@ fn main() {
     if let (Some(before), Some(after)) = (before, after) {
         let malloc = after - before;
         println!("all nodes: {slots} bytes low, {malloc} of malloc with 64-bit links");
-        assert!(low2g::platform::to_u64(malloc) >= 2 * slots);
+        // Seven chunks of a size may have been this thread's before, and counted as given out.
+        const CACHED: u64 = 7 * 32;
+        assert!(low2g::platform::to_u64(malloc) + CACHED >= 2 * slots);
     }
 }

@@ -15,6 +15,7 @@ mod pool;
 mod quarantine;
 mod ready;
 mod stack;
+mod taken;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -32,9 +33,9 @@ use crate::alloc::slots::{CLASSES, class_size};
 pub(crate) use arena::Arena;
 pub(crate) use index::GRANULE;
 use index::GranuleIndex;
-pub(crate) use pool::Taken;
 use pool::{NotUsed, Pool};
 pub(crate) use quarantine::Quarantine;
+pub(crate) use taken::Taken;
 
 /// Threads that can allocate at once without meeting.
 const SHARDS: usize = 8;

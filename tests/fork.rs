@@ -90,6 +90,22 @@ fn addresses(low: &LowAllocator) -> Vec<u64> {
     blocks.iter().map(low2g::alloc::LowBlock::addr).collect()
 }
 
+/// The parent's and each child's addresses are `len`, and no two of them share more than `most`.
+fn assert_apart(parents: Vec<u64>, children: Vec<Child>, len: usize, most: usize) {
+    let mut all = vec![parents];
+    for child in children {
+        all.push(child.receive());
+        child.succeeds();
+    }
+    for (index, mine) in all.iter().enumerate() {
+        assert_eq!(mine.len(), len);
+        for theirs in &all[index + 1..] {
+            let same = mine.iter().filter(|addr| theirs.contains(addr)).count();
+            assert!(same <= most, "{same} of {len} addresses are equal");
+        }
+    }
+}
+
 #[test]
 fn parent_and_children_draw_other_addresses() {
     for low in [LowAllocator::builder().bare(), LowAllocator::builder()].map(build) {
@@ -102,19 +118,8 @@ fn parent_and_children_draw_other_addresses() {
                 })
             })
             .collect();
-        let mut all = vec![addresses(&low)];
-        for child in children {
-            all.push(child.receive());
-            child.succeeds();
-        }
-        for (index, mine) in all.iter().enumerate() {
-            assert_eq!(mine.len(), 60);
-            for theirs in &all[index + 1..] {
-                let same = mine.iter().filter(|addr| theirs.contains(addr)).count();
-                // Two of 30 blocks of 64 bytes in each other's one arena of 4,096 slots: rarely.
-                assert!(same <= 4, "{same} of 60 addresses are equal");
-            }
-        }
+        // Two of 30 blocks of 64 bytes in each other's one arena of 4,096 slots: rarely.
+        assert_apart(addresses(&low), children, 60, 4);
     }
 }
 
@@ -138,19 +143,8 @@ fn slots_drawn_ahead_are_not_drawn_in_a_child() {
             true
         };
         let children = [fork(main), fork_unnoticed(main)];
-        let mut all = vec![take(&low)];
-        for child in children {
-            all.push(child.receive());
-            child.succeeds();
-        }
-        for (index, mine) in all.iter().enumerate() {
-            assert_eq!(mine.len(), BLOCKS);
-            for theirs in &all[index + 1..] {
-                let same = mine.iter().filter(|addr| theirs.contains(addr)).count();
-                // Of one arena of 4,096 slots.
-                assert!(same <= 8, "{same} of {BLOCKS} addresses are equal");
-            }
-        }
+        // Of one arena of 4,096 slots.
+        assert_apart(take(&low), children.into(), BLOCKS, 8);
     }
 }
 

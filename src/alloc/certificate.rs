@@ -80,6 +80,25 @@ pub struct Certificate {
 }
 
 impl Certificate {
+    /// The certificate of one of `candidates` slots of arenas, an address in the weakest of which has
+    /// `arena_bits` for one who knows none of ours.
+    pub(crate) fn of_slot(candidates: u64, arena_bits: f64, random: bool, seeded: bool) -> Self {
+        let (conditional_bits, entropy_bits) = if random && !seeded {
+            let conditional_bits = log2(candidates);
+            (conditional_bits, arena_bits.max(conditional_bits))
+        } else {
+            (0.0, 0.0)
+        };
+        Self {
+            entropy_bits,
+            conditional_bits,
+            step: Step::Arena,
+            free_slots: candidates,
+            free_slots_exact: true,
+            seeded,
+        }
+    }
+
     /// The certificate of an address that `step` picked out of `free_slots`.
     pub(crate) fn of_pick(
         step: Step,

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use low2g_platform::{Platform, to_u64, to_usize};
 
-use crate::alloc::certificate::{Certificate, Step, log2};
+use crate::alloc::certificate::Certificate;
 use crate::alloc::error::Misuse;
 use crate::alloc::heap::Quarantine;
 use crate::alloc::random::Random;
@@ -418,20 +418,6 @@ impl Pool {
     }
 
     fn certificate(&self, random: bool, candidates: usize) -> Certificate {
-        let random = random && !self.seeded;
-        let free_slots = to_u64(candidates);
-        let conditional_bits = if random { log2(free_slots) } else { 0.0 };
-        Certificate {
-            entropy_bits: if random {
-                self.arena_bits.max(conditional_bits)
-            } else {
-                0.0
-            },
-            conditional_bits,
-            step: Step::Arena,
-            free_slots,
-            free_slots_exact: true,
-            seeded: self.seeded,
-        }
+        Certificate::of_slot(to_u64(candidates), self.arena_bits, random, self.seeded)
     }
 }

@@ -1,7 +1,7 @@
 //! A pool: arenas of equal slots, which of them are used, and the free ones to pick from.
 //!
 //! ```text
-//!   ready    [ addr, mark, arena|slot ] x 16          see `ready`; handed out next
+//!   ready    [ addr, mark, arena|slot ] ...           see `ready`; handed out next
 //!   free     [ arena|slot, arena|slot, ... ]          drawn at random, or the last one first
 //!   late     [ arena|slot, ... ]                      freed, not yet to be drawn (quarantine)
 //!   arenas   [ base, marks ] [ base, marks ] ...      see `arena`; numbered; a number is used again
@@ -88,14 +88,15 @@ pub(super) struct NotUsed;
 impl Pool {
     /// No arenas yet. `random` picks at random.
     pub(super) fn new(slot: u64, random: Option<Random>, settings: &HeapSettings) -> Self {
+        let frees_late = settings.late > 0 || settings.clear_on_free;
         Self {
             slot,
             arenas: Vec::new(),
             owned: Vec::new(),
             vacant: Vec::new(),
             empty: 0,
-            frees_late: settings.late > 0 || settings.clear_on_free,
-            frees_ready: settings.late == 0 && !settings.clear_on_free && random.is_none(),
+            frees_late,
+            frees_ready: !frees_late && random.is_none(),
             checked: settings.checked,
             is_random: random.is_some(),
             drawn_in: random.as_ref().map_or(ProcessMark::of_all(), Random::mark),
@@ -274,9 +275,10 @@ impl Pool {
 
     /// Forgets what a parent drew, and its stream.
     fn check_fork(&mut self, platform: &dyn Platform) {
-        if self.is_inherited(platform) {
-            self.unready();
+        if !self.is_inherited(platform) {
+            return;
         }
+        self.unready();
         if let Some(random) = &mut self.random {
             random.check_fork(platform);
             self.drawn_in = random.mark();
@@ -285,16 +287,11 @@ impl Pool {
 
     /// Makes random slots ready, as long as there are candidates enough.
     fn draw_ahead(&mut self) {
-        let Some(random) = &mut self.random else {
-            return;
-        };
         let spare = (self.free.len() + 1).saturating_sub(CANDIDATES);
         for _ in self.ready.len()..READY.min(self.ready.len() + spare) {
-            let index = random.index_below(self.free.len());
-            let Some(entry) = self.free.swap_remove(index) else {
+            let Some(slot) = self.draw_at_random() else {
                 return;
             };
-            let slot = hold(&self.arenas, &mut self.empty, entry);
             self.ready.push(slot).expect("there is room");
         }
     }

@@ -2,7 +2,7 @@
 
 use low2g_platform::AddrRange;
 
-use crate::alloc::certificate::{Certificate, Step, log2};
+use crate::alloc::certificate::{Certificate, log2};
 use crate::alloc::own::Own;
 
 use super::index::GRANULE;
@@ -37,24 +37,8 @@ impl Taken {
 
     /// How the address was chosen.
     pub(crate) fn certificate(&self, random: bool) -> Certificate {
-        let random = random && !self.seeded;
-        let conditional_bits = if random {
-            log2(self.candidates.into())
-        } else {
-            0.0
-        };
-        Certificate {
-            entropy_bits: if random {
-                self.arena_bits.max(conditional_bits)
-            } else {
-                0.0
-            },
-            conditional_bits,
-            step: Step::Arena,
-            free_slots: self.candidates.into(),
-            free_slots_exact: true,
-            seeded: self.seeded,
-        }
+        let candidates = self.candidates.into();
+        Certificate::of_slot(candidates, self.arena_bits, random, self.seeded)
     }
 }
 

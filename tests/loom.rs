@@ -18,7 +18,7 @@ mod biased;
 /// What they are built from (`src/alloc/sync.rs`), as loom has it.
 mod sync {
     pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, fence};
     pub(crate) use loom::thread::yield_now;
 
     /// One look is as good as sixty.
@@ -48,13 +48,29 @@ mod sync {
 
     pub(crate) fn outwait_stores() {}
 
-    /// A number of each of the model's threads.
-    pub(crate) fn thread_token() -> usize {
-        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
-        loom::thread_local! {
-            static TOKEN: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    /// What each of the model's threads shows the others of itself.
+    #[derive(Debug)]
+    pub(crate) struct Record {
+        pub(crate) active: AtomicBool,
+    }
+
+    impl Record {
+        pub(crate) fn can_own(&self) -> bool {
+            true
         }
-        TOKEN.with(|token| *token)
+    }
+
+    pub(crate) fn thread_record() -> &'static Record {
+        loom::thread_local! {
+            static RECORD: &'static Record = Box::leak(Box::new(Record {
+                active: AtomicBool::new(false),
+            }));
+        }
+        RECORD.with(|record| *record)
+    }
+
+    pub(crate) fn register_thread() -> &'static Record {
+        thread_record()
     }
 
     /// A value whose accesses loom watches.
@@ -201,7 +217,7 @@ fn owned() -> Arc<BiasedLock<(u32, u32)>> {
 }
 
 /// One who is inside; says whether he was.
-fn change(guard: Option<BiasedGuard<'_, (u32, u32)>>) -> u32 {
+fn change<const OWNER: bool>(guard: Option<BiasedGuard<'_, (u32, u32), OWNER>>) -> u32 {
     let Some(mut both) = guard else {
         return 0;
     };
@@ -223,6 +239,47 @@ fn an_owner_and_another_are_never_both_inside() {
         changes += change(lock.lock_as_owner());
         changes += thread.join().expect("the model's thread ends");
         assert_eq!(*lock.lock(&Fence), (changes, changes));
+    });
+}
+
+/// The owner of two locks has one mark: who takes one of them away waits for it, although the owner
+/// may be inside the other.
+#[test]
+fn an_owner_of_two_locks_loses_one() {
+    model(|| {
+        let (one, two) = (owned(), owned());
+        let other = Arc::clone(&one);
+        let thread = thread::spawn(move || change(other.try_lock_for_all(&Fence)));
+        let mut changes = change(one.lock_as_owner());
+        assert_eq!(change(two.lock_as_owner()), 1, "nobody takes this one away");
+        changes += change(one.lock_as_owner());
+        changes += thread.join().expect("the model's thread ends");
+        assert_eq!(*one.lock(&Fence), (changes, changes));
+        assert_eq!(*two.lock(&Fence), (1, 1));
+    });
+}
+
+/// Who owns a lock and takes it as everybody can is inside once, keeps others out, and owns it still
+/// unless it was taken away meanwhile.
+#[test]
+fn an_owner_may_take_the_lock_as_everybody() {
+    model(|| {
+        let lock = owned();
+        let other = Arc::clone(&lock);
+        let thread = thread::spawn(move || change(other.try_lock_for_all(&Fence)));
+        let mut changes = 0;
+        if let Some(guard) = lock.try_lock(&Fence) {
+            assert!(lock.lock_as_owner().is_none(), "inside twice");
+            changes += change(Some(guard));
+        }
+        changes += change(lock.lock_as_owner());
+        changes += thread.join().expect("the model's thread ends");
+        assert_eq!(*lock.lock(&Fence), (changes, changes));
+    });
+    model(|| {
+        let lock = owned();
+        drop(lock.lock(&Fence));
+        assert!(lock.lock_as_owner().is_some(), "not the owner any more");
     });
 }
 

@@ -1,7 +1,7 @@
 //! A lock for what one thread uses nearly always: a pool of its own shard.
 //!
 //! ```text
-//!   the owner     active = 1;  is it mine still?  ...use...  active = 0     no atomic operation
+//!   the owner     active = 1;  is the lock mine?  ...use...  active = 0     no atomic operation
 //!   another       locked = 1;  owner = none;  BARRIER on every core;  wait until active = 0
 //! ```
 //!
@@ -11,41 +11,42 @@
 //! ([`Barrier`]) makes the owner's mark visible if it was set before the owner
 //! could see that it lost the lock. From then on it is an ordinary lock, until somebody owns it again.
 //!
+//! The mark is the thread's, not the lock's: it may be set before it is known whose the lock is, and
+//! one look is enough. So a thread is inside one lock at a time in this way: nothing that is done
+//! there may come to another, as an allocation may if the program's global allocator is ours. What
+//! does takes the lock as everybody can, by `locked`, and its owner loses nothing.
+//!
 //! Where the system has no such barrier, nobody ever owns it.
 //!
 //! Invariants:
 //! - `owner` changes only under `locked`, and is set only by the thread it names;
 //! - the value is reached under `locked` with no owner (or before one was named), or by the owner
-//!   under `active`.
+//!   under its `active`.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::ptr;
 
 use super::sync::{
-    AtomicBool, AtomicU32, AtomicUsize, Barrier, Ordering, SPINS, STREAK, UnsafeCell,
-    order_for_compiler, outwait_stores, rest, spin_loop, thread_token, yield_now,
+    AtomicBool, AtomicPtr, AtomicU32, Barrier, Ordering, Record, SPINS, STREAK, UnsafeCell,
+    order_for_compiler, outwait_stores, register_thread, rest, spin_loop, thread_record, yield_now,
 };
 
 /// Yields before sleeping: as `SpinLock`.
 const YIELDS: u32 = 100;
 
-/// No thread.
-const NOBODY: usize = 0;
-
 /// A value behind a lock that can have an owner. Both begin on one cache line.
 #[repr(C, align(64))]
 pub(crate) struct BiasedLock<T> {
-    /// Who needs not take `locked`.
-    owner: AtomicUsize,
-    /// Whether the owner is at the value.
-    active: AtomicBool,
+    /// Who needs not take `locked`; null for nobody.
+    owner: AtomicPtr<Record>,
     locked: AtomicBool,
     /// How often in a row the last one took `locked`; written under it.
     streak: AtomicU32,
     value: UnsafeCell<T>,
-    /// Who took `locked` last.
-    last: AtomicUsize,
+    /// Who took `locked` last; null for nobody, or nobody that can own.
+    last: AtomicPtr<Record>,
 }
 
 // SAFETY: Sync needs that shared references from many threads are sound: the value is reached
@@ -55,46 +56,66 @@ unsafe impl<T: Send> Sync for BiasedLock<T> {}
 impl<T> BiasedLock<T> {
     pub(crate) fn new(value: T) -> Self {
         Self {
-            owner: AtomicUsize::new(NOBODY),
-            active: AtomicBool::new(false),
+            owner: AtomicPtr::new(ptr::null_mut()),
             locked: AtomicBool::new(false),
-            last: AtomicUsize::new(NOBODY),
+            last: AtomicPtr::new(ptr::null_mut()),
             streak: AtomicU32::new(0),
             value: UnsafeCell::new(value),
         }
     }
 
-    /// The value, if this thread owns the lock.
+    /// The value, if this thread owns the lock. Until it is left, nothing may be done that can come
+    /// to a lock of this kind, as allocating and freeing can.
     #[inline(always)]
-    pub(crate) fn lock_as_owner(&self) -> Option<BiasedGuard<'_, T>> {
-        let token = thread_token();
-        if self.owner.load(Ordering::Relaxed) != token {
-            return None;
-        }
-        self.active.store(true, Ordering::Relaxed);
+    pub(crate) fn lock_as_owner(&self) -> Option<OwnerGuard<'_, T>> {
+        let mine = thread_record();
+        debug_assert!(
+            !(mine.can_own() && mine.active.load(Ordering::Relaxed)),
+            "inside another lock"
+        );
+        mine.active.store(true, Ordering::Relaxed);
         // The processor may still do the load before the store: whoever takes the ownership away
         // has every core catch up before he looks at `active`.
         order_for_compiler();
-        if self.owner.load(Ordering::Relaxed) != token {
-            self.active.store(false, Ordering::Release);
+        if !ptr::eq(self.owner.load(Ordering::Relaxed), mine) {
+            mine.active.store(false, Ordering::Release);
             return None;
         }
-        Some(self.guard(&self.active))
+        Some(self.guard(Some(mine)))
+    }
+
+    /// Does `what` with the value: as `lock_as_owner` if this thread owns the lock, else once nobody
+    /// else has it. `what` may do nothing that can come to a lock of this kind.
+    #[inline(always)]
+    pub(crate) fn briefly<B: Barrier + ?Sized, R>(
+        &self,
+        cores: &B,
+        what: impl FnOnce(&mut T) -> R,
+    ) -> R {
+        match self.lock_as_owner() {
+            Some(mut guard) => what(&mut guard),
+            None => what(&mut self.lock(cores)),
+        }
     }
 
     /// The value, if nobody has it.
     #[inline]
-    pub(crate) fn try_lock<B: Barrier + ?Sized>(&self, cores: &B) -> Option<BiasedGuard<'_, T>> {
-        match self.lock_as_owner() {
-            Some(guard) => Some(guard),
-            None if self.locked.swap(true, Ordering::Acquire) => None,
-            None => Some(self.entered(cores)),
-        }
+    pub(crate) fn try_lock<B: Barrier + ?Sized>(&self, cores: &B) -> Option<LockGuard<'_, T>> {
+        self.take_locked().then(|| self.entered(cores))
+    }
+
+    #[inline]
+    fn take_locked(&self) -> bool {
+        // Not a swap: loom lets one that fails be the last store of all.
+        let taken = self
+            .locked
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        taken.is_ok()
     }
 
     /// The value, once nobody else has it.
     #[inline]
-    pub(crate) fn lock<B: Barrier + ?Sized>(&self, cores: &B) -> BiasedGuard<'_, T> {
+    pub(crate) fn lock<B: Barrier + ?Sized>(&self, cores: &B) -> LockGuard<'_, T> {
         match self.try_lock(cores) {
             Some(guard) => guard,
             None => self.wait(cores),
@@ -102,53 +123,58 @@ impl<T> BiasedLock<T> {
     }
 
     #[cold]
-    fn wait<B: Barrier + ?Sized>(&self, cores: &B) -> BiasedGuard<'_, T> {
-        wait_until(|| {
-            !self.locked.load(Ordering::Relaxed) && !self.locked.swap(true, Ordering::Acquire)
-        });
+    fn wait<B: Barrier + ?Sized>(&self, cores: &B) -> LockGuard<'_, T> {
+        wait_until(|| !self.locked.load(Ordering::Relaxed) && self.take_locked());
         self.entered(cores)
     }
 
     /// Whoever calls it has just taken `locked`.
     #[inline]
-    fn entered<B: Barrier + ?Sized>(&self, cores: &B) -> BiasedGuard<'_, T> {
-        let token = thread_token();
-        if self.owner.load(Ordering::Relaxed) != NOBODY {
-            self.disown(cores);
+    fn entered<B: Barrier + ?Sized>(&self, cores: &B) -> LockGuard<'_, T> {
+        let mine = register_thread();
+        if ptr::eq(self.owner.load(Ordering::Relaxed), mine) {
+            // Not his while he is inside, so that he comes in only once.
+            self.owner.store(ptr::null_mut(), Ordering::Relaxed);
+            return self.guard(Some(mine));
         }
-        if self.last.load(Ordering::Relaxed) == token {
-            let streak = self.streak.load(Ordering::Relaxed).saturating_add(1);
-            self.streak.store(streak, Ordering::Relaxed);
-            if streak == STREAK {
-                self.own(token, cores);
-            }
-        } else {
-            self.last.store(token, Ordering::Relaxed);
+        self.disown(cores);
+        let next_owner = self.is_won(mine, cores).then_some(mine);
+        self.guard(next_owner)
+    }
+
+    /// Whether this thread, which has `locked`, is to own the lock when it leaves.
+    #[inline]
+    fn is_won<B: Barrier + ?Sized>(&self, mine: &'static Record, cores: &B) -> bool {
+        if !ptr::eq(self.last.load(Ordering::Relaxed), mine) {
+            let last = mine.can_own().then_some(mine);
+            self.last.store(pointer(last), Ordering::Relaxed);
             self.streak.store(0, Ordering::Relaxed);
+            return false;
         }
-        self.guard(&self.locked)
+        let streak = self.streak.load(Ordering::Relaxed).saturating_add(1);
+        self.streak.store(streak, Ordering::Relaxed);
+        // Only if the ownership can be taken away again.
+        streak == STREAK && cores.on_every_core()
     }
 
-    /// Makes this thread, which has `locked`, the owner, if ownership could be taken away again.
-    #[cold]
-    fn own<B: Barrier + ?Sized>(&self, token: usize, cores: &B) {
-        if cores.on_every_core() {
-            self.owner.store(token, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes the ownership away and waits until the owner has left. The caller has `locked`.
-    #[cold]
+    /// Takes the ownership away, if anybody has it, and waits until the owner has left. The caller
+    /// has `locked`.
+    #[inline]
     fn disown<B: Barrier + ?Sized>(&self, cores: &B) {
-        self.revoke(cores);
-        wait_until(|| !self.active.load(Ordering::Acquire));
-        self.last.store(NOBODY, Ordering::Relaxed);
+        let owner = self.owner.load(Ordering::Relaxed);
+        // SAFETY: as_ref needs null or a valid value: `owner` is set to records that never go away.
+        if let Some(owner) = unsafe { owner.as_ref() } {
+            self.revoke(cores);
+            wait_until(|| !owner.active.load(Ordering::Acquire));
+            self.last.store(ptr::null_mut(), Ordering::Relaxed);
+        }
     }
 
-    /// Takes the ownership away: from here on the owner is inside only if `active` says so. The
+    /// Takes the ownership away: from here on the owner is inside only if its `active` says so. The
     /// caller has `locked`.
+    #[cold]
     fn revoke<B: Barrier + ?Sized>(&self, cores: &B) {
-        self.owner.store(NOBODY, Ordering::SeqCst);
+        self.owner.store(ptr::null_mut(), Ordering::SeqCst);
         if !cores.on_every_core() {
             // It worked when the owner was named; a sandbox may have closed since. No core keeps a
             // store to itself for so long.
@@ -166,48 +192,54 @@ impl<T> BiasedLock<T> {
     pub(crate) fn try_lock_for_all<B: Barrier + ?Sized>(
         &self,
         cores: &B,
-    ) -> Option<BiasedGuard<'_, T>> {
-        if self.locked.swap(true, Ordering::Acquire) {
+    ) -> Option<LockGuard<'_, T>> {
+        if !self.take_locked() {
             return None;
         }
         let owner = self.owner.load(Ordering::Relaxed);
-        if owner != NOBODY {
+        // SAFETY: as in `disown`.
+        if let Some(record) = unsafe { owner.as_ref() } {
             self.revoke(cores);
-            if self.active.load(Ordering::Acquire) {
+            if record.active.load(Ordering::Acquire) {
                 self.owner.store(owner, Ordering::Relaxed);
                 self.locked.store(false, Ordering::Release);
                 return None;
             }
         }
-        Some(self.guard(&self.locked))
+        Some(self.guard(None))
     }
 
     /// The value, and nobody owns the lock: what can be kept over a fork.
-    pub(crate) fn lock_for_all<B: Barrier + ?Sized>(&self, cores: &B) -> BiasedGuard<'_, T> {
-        wait_until(|| !self.locked.swap(true, Ordering::Acquire));
-        if self.owner.load(Ordering::Relaxed) != NOBODY {
-            self.disown(cores);
-        }
-        self.guard(&self.locked)
+    pub(crate) fn lock_for_all<B: Barrier + ?Sized>(&self, cores: &B) -> LockGuard<'_, T> {
+        wait_until(|| self.take_locked());
+        self.disown(cores);
+        self.guard(None)
     }
 
-    /// The guard of `lock_for_all` that was given up by [`BiasedGuard::keep`].
+    /// The guard of `lock_for_all` that was given up by [`LockGuard::keep`].
     ///
     /// # Safety
     /// The caller (a child counts as its parent) gave it up and has not taken it back.
-    pub(crate) unsafe fn resume(&self) -> BiasedGuard<'_, T> {
-        self.guard(&self.locked)
+    pub(crate) unsafe fn resume(&self) -> LockGuard<'_, T> {
+        self.guard(None)
     }
 
-    /// Whoever calls it has set `held`, as the invariants ask, and has no other guard.
+    /// Whoever calls it came in as the type of the guard says, and has no other one.
     #[inline(always)]
-    fn guard<'a>(&'a self, held: &'a AtomicBool) -> BiasedGuard<'a, T> {
+    fn guard<const OWNER: bool>(
+        &self,
+        record: Option<&'static Record>,
+    ) -> BiasedGuard<'_, T, OWNER> {
         BiasedGuard {
             lock: self,
-            held,
+            record,
             unique: PhantomData,
         }
     }
+}
+
+fn pointer(record: Option<&'static Record>) -> *mut Record {
+    record.map_or(ptr::null_mut(), |record| ptr::from_ref(record).cast_mut())
 }
 
 /// Waits, at last asleep, until `done` says so.
@@ -238,24 +270,30 @@ impl<T> fmt::Debug for BiasedLock<T> {
     }
 }
 
-/// The right to the value.
+/// The right to the value: under `active` of its owner, or under `locked`. It stays with its thread.
 #[derive(Debug)]
-pub(crate) struct BiasedGuard<'a, T> {
+pub(crate) struct BiasedGuard<'a, T, const OWNER: bool> {
     lock: &'a BiasedLock<T>,
-    /// What to clear when leaving.
-    held: &'a AtomicBool,
-    /// Sent and shared as a unique reference to the value would be.
-    unique: PhantomData<&'a mut T>,
+    /// Whose `active` is set; or who owns the lock when `locked` is left.
+    record: Option<&'static Record>,
+    /// Shared as a unique reference to the value would be.
+    unique: PhantomData<(&'a mut T, *mut ())>,
 }
 
-impl<T> BiasedGuard<'_, T> {
+/// The owner's.
+pub(crate) type OwnerGuard<'a, T> = BiasedGuard<'a, T, true>;
+
+/// Anybody's.
+pub(crate) type LockGuard<'a, T> = BiasedGuard<'a, T, false>;
+
+impl<T> LockGuard<'_, T> {
     /// Stays locked until [`BiasedLock::resume`]: over a fork.
     pub(crate) fn keep(self) {
         std::mem::forget(self);
     }
 }
 
-impl<T> Deref for BiasedGuard<'_, T> {
+impl<T, const OWNER: bool> Deref for BiasedGuard<'_, T, OWNER> {
     type Target = T;
 
     #[inline(always)]
@@ -266,7 +304,7 @@ impl<T> Deref for BiasedGuard<'_, T> {
     }
 }
 
-impl<T> DerefMut for BiasedGuard<'_, T> {
+impl<T, const OWNER: bool> DerefMut for BiasedGuard<'_, T, OWNER> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         let value = self.lock.value.get_mut();
@@ -276,9 +314,19 @@ impl<T> DerefMut for BiasedGuard<'_, T> {
     }
 }
 
-impl<T> Drop for BiasedGuard<'_, T> {
+impl<T, const OWNER: bool> Drop for BiasedGuard<'_, T, OWNER> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.held.store(false, Ordering::Release);
+        match self.record {
+            Some(mine) if OWNER => mine.active.store(false, Ordering::Release),
+            next_owner => {
+                if next_owner.is_some() {
+                    self.lock
+                        .owner
+                        .store(pointer(next_owner), Ordering::Relaxed);
+                }
+                self.lock.locked.store(false, Ordering::Release);
+            }
+        }
     }
 }

@@ -50,6 +50,7 @@ mod runs;
 mod slots;
 mod sorted;
 mod sync;
+mod threads;
 
 pub use allocator::{LowAllocator, MapRequest};
 pub use block::LowBlock;

@@ -27,6 +27,33 @@ pub struct Owned {
     pub in_use: bool,
 }
 
+/// A [`Misuse`] but for the address: two registers, so that whoever frees need not look into memory
+/// to learn that all is well.
+enum Refusal {
+    NotInUse,
+    Inside { start: u64 },
+    NotOurs,
+}
+
+impl Refusal {
+    fn of(misuse: Misuse) -> Self {
+        match misuse {
+            Misuse::NotInUse { .. } => Self::NotInUse,
+            Misuse::Inside { start, .. } => Self::Inside { start },
+            Misuse::NotOurs { .. } | Misuse::WrittenAfterFree { .. } => Self::NotOurs,
+        }
+    }
+
+    #[cold]
+    fn at(self, addr: u64) -> Misuse {
+        match self {
+            Self::NotInUse => Misuse::NotInUse { addr },
+            Self::Inside { start } => Misuse::Inside { addr, start },
+            Self::NotOurs => Misuse::NotOurs { addr },
+        }
+    }
+}
+
 impl LowAllocator {
     /// `size` bytes (of any content) at a multiple of `align`, a power of two, until
     /// [`LowAllocator::deallocate_raw`] is called with the address.
@@ -149,21 +176,27 @@ impl LowAllocator {
     /// [`LowAllocator::allocate_raw`] of this allocator, and nothing refers to it any more.
     #[inline]
     pub unsafe fn deallocate_raw(&self, addr: u64) -> Result<(), Misuse> {
-        let Some((mut pool, arena)) = self.inner.heap.own_home(addr) else {
-            return self.deallocate_raw_slowly(addr);
+        let freed = match self.inner.heap.own_home(addr) {
+            None => self.deallocate_raw_slowly(addr),
+            Some((mut pool, arena)) => {
+                if pool.has_room_for_freed() {
+                    if pool.give_ready(arena, addr).is_some() {
+                        drop(pool);
+                        return Ok(());
+                    }
+                } else if pool.frees_at_once()
+                    && let Some(emptied) = pool.give_free(arena, addr)
+                {
+                    drop(pool);
+                    if emptied {
+                        self.inner.heap.sweep(arena, arena.number());
+                    }
+                    return Ok(());
+                }
+                self.deallocate_raw_small(pool, arena, addr)
+            }
         };
-        if pool.frees_ready() {
-            if pool.give_ready(arena, addr).is_some() {
-                return Ok(());
-            }
-        } else if !pool.frees_late() {
-            match pool.give_free(arena, addr) {
-                Some(false) => return Ok(()),
-                Some(true) => return self.deallocate_raw_last(pool, arena),
-                None => {}
-            }
-        }
-        self.deallocate_raw_small(pool, arena, addr)
+        freed.map_err(|refusal| refusal.at(addr))
     }
 
     // Nothing is to be kept over these calls, so that what calls them needs no frame.
@@ -173,26 +206,20 @@ impl LowAllocator {
         pool: OwnPool<'_>,
         arena: &Arena,
         addr: u64,
-    ) -> Result<(), Misuse> {
+    ) -> Result<(), Refusal> {
         if self.inner.heap.give_to(pool, arena, addr) {
             return Ok(());
         }
         self.deallocate_raw_slowly(addr)
     }
 
-    /// What remains to be done after the last slot of an arena was freed.
     #[cold]
-    fn deallocate_raw_last(&self, pool: OwnPool<'_>, arena: &Arena) -> Result<(), Misuse> {
-        self.inner.heap.sweep(pool, arena.number());
-        Ok(())
-    }
-
-    #[cold]
-    fn deallocate_raw_slowly(&self, addr: u64) -> Result<(), Misuse> {
-        match self.give_part(addr) {
-            Some(result) => result,
+    fn deallocate_raw_slowly(&self, addr: u64) -> Result<(), Refusal> {
+        let freed = match self.give_part(addr) {
+            Some(freed) => freed,
             None => self.deallocate_raw_own(addr),
-        }
+        };
+        freed.map_err(Refusal::of)
     }
 
     /// Frees the slot or run at `addr`; `None` if it lies in pages of its own, or is not ours.

@@ -3,8 +3,10 @@
 //! every interleaving.
 
 pub(crate) use std::hint::spin_loop;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 pub(crate) use std::thread::yield_now;
+
+pub(crate) use super::threads::{Record, register_thread, thread_record};
 
 use std::time::Duration;
 
@@ -77,16 +79,6 @@ impl<T> Pointer<T> {
 #[inline(always)]
 pub(crate) fn order_for_compiler() {
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
-}
-
-/// A number that no other living thread has, never 0. One that ended may have had it: who has it
-/// now began after that.
-#[inline(always)]
-pub(crate) fn thread_token() -> usize {
-    thread_local! {
-        static TOKEN: u8 = const { 0 };
-    }
-    TOKEN.with(|token| std::ptr::from_ref(token).addr())
 }
 
 /// Gives the processor up for a moment, also to threads of lower priority.

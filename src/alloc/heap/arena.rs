@@ -190,6 +190,17 @@ impl Arena {
         mark.is_used().then_some((slot, mark))
     }
 
+    /// Whether it stands for slots of which none is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count() > 0 && self.held() == 0
+    }
+
+    /// What stands for the slot at `addr` in the pool's lists.
+    pub(super) fn entry_of(&self, addr: u64) -> u32 {
+        let slot = (addr - self.base.load(Ordering::Relaxed)) / self.slot;
+        self.first | u32::try_from(slot).expect("a slot of this arena")
+    }
+
     /// One slot is not held any more; gives how many are.
     #[inline(always)]
     pub(super) fn let_go(&self) -> u32 {

@@ -7,7 +7,8 @@
 //!
 //! A thread stays with its shard until it meets another one there. A free goes to the pool that
 //! the index names, whichever thread it comes from. Lock order: a pool's lock is taken before the
-//! pages', never after, and never two pools' at once.
+//! pages', never after, and never two pools' at once. Mapping, unmapping and whatever else allocates is
+//! done by who took the lock as everybody can, since the owner of a lock may be inside one only.
 
 mod arena;
 mod index;
@@ -23,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use low2g_platform::{AddrRange, Platform};
 
-use crate::alloc::biased::{BiasedGuard, BiasedLock};
+use crate::alloc::biased::{BiasedGuard, BiasedLock, LockGuard, OwnerGuard};
 use crate::alloc::error::{AllocError, Misuse};
 use crate::alloc::lock::SpinLock;
 use crate::alloc::own::Own;
@@ -33,12 +34,15 @@ use crate::alloc::slots::{CLASSES, class_size};
 pub(crate) use arena::Arena;
 pub(crate) use index::GRANULE;
 use index::GranuleIndex;
-use pool::{NotUsed, Pool};
+use pool::Pool;
 pub(crate) use quarantine::Quarantine;
 pub(crate) use taken::Taken;
 
 /// Threads that can allocate at once without meeting.
 const SHARDS: usize = 8;
+
+/// A pool that its owner is at.
+pub(crate) type OwnPool<'a> = OwnerGuard<'a, Pool>;
 
 thread_local! {
     /// The shard in which this thread allocates.
@@ -90,9 +94,6 @@ pub(crate) struct HeapSettings {
     pub(crate) checked: bool,
 }
 
-/// A pool that its owner is at.
-pub(crate) type OwnPool<'a> = BiasedGuard<'a, Pool>;
-
 type Shard = [BiasedLock<Pool>; CLASSES];
 
 /// All small blocks of an allocator. What the fast paths read is one cache line.
@@ -143,19 +144,19 @@ impl Heap {
         class: usize,
         map: impl Fn(u64) -> Result<Own, AllocError>,
     ) -> Result<Taken, AllocError> {
-        match self.take_ready(class) {
+        match self.take_own(class) {
             Some(taken) => Ok(taken),
             None => self.take_growing(class, map),
         }
     }
 
-    /// A slot of `class`, if the pool needs no arena for that.
-    fn take_ready(&self, class: usize) -> Option<Taken> {
-        let (_, mut pool) = self.lock(class);
+    /// A slot of `class`, if this thread owns the pool, and that needs no arena.
+    fn take_own(&self, class: usize) -> Option<Taken> {
+        let mut pool = self.own_pools()?.get(class)?.lock_as_owner()?;
         if pool.wants_arena() {
             return None;
         }
-        pool.take(&*self.platform)
+        pool.take(self)
     }
 
     /// The address of a slot of `class`, if this is the heap that this thread asked last, it owns the
@@ -186,7 +187,7 @@ impl Heap {
     #[inline]
     pub(crate) fn pick_own(&self, class: usize) -> Option<u64> {
         let mut pool = self.own_pools()?.get(class)?.lock_as_owner()?;
-        pool.pick_own(&*self.platform)
+        pool.pick_own(self)
     }
 
     /// The shard of this thread, if there is one.
@@ -210,7 +211,7 @@ impl Heap {
         });
     }
 
-    #[cold]
+    /// A slot of `class`; an arena is added if that is needed.
     fn take_growing(
         &self,
         class: usize,
@@ -220,13 +221,13 @@ impl Heap {
         if pool.wants_arena() {
             self.grow(shard, class, &mut pool, map)?;
         }
-        let taken = pool.take(&*self.platform);
+        let taken = pool.take(self);
         Ok(taken.expect("there was a free slot, or an arena was added"))
     }
 
     /// The pool of `class` in this thread's shard, or in the next one if it is taken there.
     #[inline]
-    fn lock(&self, class: usize) -> (usize, BiasedGuard<'_, Pool>) {
+    fn lock(&self, class: usize) -> (usize, LockGuard<'_, Pool>) {
         // A seed means the same addresses, whichever thread asks.
         let shard = if self.seed.is_seeded() {
             0
@@ -294,7 +295,7 @@ impl Heap {
             Err(AllocError::Exhausted { .. }) => match map(pool.slot().next_multiple_of(page)) {
                 Ok(arena) => arena,
                 Err(error) => {
-                    self.forget(&pool.flush());
+                    self.forget(&pool.flush(self));
                     return if pool.is_full() { Err(error) } else { Ok(()) };
                 }
             },
@@ -310,88 +311,75 @@ impl Heap {
         Ok(())
     }
 
-    /// The arena of which the index says `arena`, and the pool it belongs to.
-    #[inline(always)]
-    fn home(&self, arena: *mut Arena) -> Option<(&BiasedLock<Pool>, &Arena)> {
-        // SAFETY: as_ref needs null or a valid value: what the index holds is an arena of a pool
-        // of this heap; pools keep theirs until the heap is dropped, which `self` excludes.
-        let arena = unsafe { arena.as_ref() }?;
-        // SAFETY: a reference needs a valid value: the pool was set before the arena was entered in
-        // the index, and shards stay where they are until the heap is dropped.
-        let pool = unsafe { &*arena.pool() };
-        Some((pool, arena))
+    /// The arena at `addr`, or just below it.
+    fn arena_at(&self, addr: u64) -> Option<&Arena> {
+        // SAFETY: as in `own_home`.
+        unsafe { self.index.get(addr).as_ref() }
     }
 
     /// The arena at `addr`, and its pool, if this thread owns that.
     #[inline(always)]
-    pub(crate) fn own_home(&self, addr: u64) -> Option<(BiasedGuard<'_, Pool>, &Arena)> {
-        let (pool, arena) = self.home(self.index.get_near(addr))?;
-        Some((pool.lock_as_owner()?, arena))
+    pub(crate) fn own_home(&self, addr: u64) -> Option<(OwnPool<'_>, &Arena)> {
+        // SAFETY: as_ref needs null or a valid value: what the index holds is an arena of a pool
+        // of this heap; pools keep theirs until the heap is dropped, which `self` excludes.
+        let arena = unsafe { self.index.get_near(addr).as_ref() }?;
+        Some((pool_of(arena).lock_as_owner()?, arena))
+    }
+
+    /// What stands for the slot at `addr` in its pool's lists.
+    fn entry_of(&self, addr: u64) -> u32 {
+        let arena = self.arena_at(addr);
+        let arena = arena.expect("arenas of which a slot is held are not removed");
+        arena.entry_of(addr)
     }
 
     /// Frees the used slot of `arena` at `addr`; false if there is none. The slot's bytes are the
     /// caller's to give up.
     #[inline]
-    pub(crate) fn give_to(
+    pub(crate) fn give_to<const OWNER: bool>(
         &self,
-        mut pool: BiasedGuard<'_, Pool>,
+        mut pool: BiasedGuard<'_, Pool, OWNER>,
         arena: &Arena,
         addr: u64,
     ) -> bool {
-        if pool.frees_late() {
-            return self.give_late(pool, arena, addr);
-        }
-        if pool.frees_ready() {
-            let gone = pool.make_room();
-            let given = pool.give_ready(arena, addr).is_some();
-            self.let_go(pool, gone);
-            return given;
-        }
-        match pool.give_free(arena, addr) {
-            Some(false) => true,
-            Some(true) => self.sweep(pool, arena.number()),
-            None => false,
-        }
-    }
-
-    /// As `give_to`, of a pool with a quarantine, or whose slots are cleared.
-    fn give_late(&self, mut pool: BiasedGuard<'_, Pool>, arena: &Arena, addr: u64) -> bool {
         if self.settings.clear_on_free
             && let Some((slot, true)) = arena.around(addr)
             && slot.start() == addr
         {
             self.clear(addr, slot.len());
         }
-        match pool.give_late(arena, addr) {
-            Ok(None) => true,
-            Ok(Some(emptied)) => self.sweep(pool, emptied),
-            Err(NotUsed) => false,
+        let given = pool.give(self, arena, addr);
+        drop(pool);
+        if let Some(Some(emptied)) = given {
+            self.sweep(arena, emptied);
         }
+        given.is_some()
     }
 
     /// Frees the slot at `addr`; `None` if no arena is there. The slot's bytes are the caller's to
     /// give up.
     pub(crate) fn give(&self, addr: u64) -> Option<Result<(), Misuse>> {
-        let (pool, arena) = self.home(self.index.get(addr))?;
-        if self.give_to(pool.lock(&*self.platform), arena, addr) {
+        let arena = self.arena_at(addr)?;
+        let pool = pool_of(arena);
+        let given = match pool.lock_as_owner() {
+            Some(pool) => self.give_to(pool, arena, addr),
+            None => self.give_to(pool.lock(&*self.platform), arena, addr),
+        };
+        if given {
             return Some(Ok(()));
         }
-        let _pool = pool.lock(&*self.platform);
-        // Behind the arena, its last granule may be anybody's.
-        arena.around(addr)?;
-        Some(Err(arena.misuse(addr)))
+        pool.briefly(&*self.platform, |_| {
+            // Behind the arena, its last granule may be anybody's.
+            arena.around(addr)?;
+            Some(Err(arena.misuse(addr)))
+        })
     }
 
-    /// What is to be done when an arena has become empty; true.
+    /// What is to be done when arena `emptied` of the pool of `arena` was seen empty.
     #[cold]
-    pub(crate) fn sweep(&self, mut pool: BiasedGuard<'_, Pool>, emptied: u32) -> bool {
-        let gone = pool.emptied(emptied);
-        self.let_go(pool, gone);
-        true
-    }
-
-    /// Gives back arenas that are empty.
-    fn let_go(&self, pool: BiasedGuard<'_, Pool>, gone: Vec<Own>) {
+    pub(crate) fn sweep(&self, arena: &Arena, emptied: u32) {
+        let mut pool = pool_of(arena).lock(&*self.platform);
+        let gone = pool.sweep(emptied);
         self.forget(&gone);
         drop(pool);
         // Unmapping needs no lock of the pool.
@@ -406,16 +394,15 @@ impl Heap {
 
     /// The slot around `addr`, and whether it is in use.
     pub(crate) fn around(&self, addr: u64) -> Option<(AddrRange, bool)> {
-        let (pool, arena) = self.home(self.index.get(addr))?;
-        let _pool = pool.lock(&*self.platform);
-        arena.around(addr)
+        let arena = self.arena_at(addr)?;
+        pool_of(arena).briefly(&*self.platform, |_| arena.around(addr))
     }
 
     /// Lets all slots out of quarantine, and gives back the arenas that are empty then.
     pub(crate) fn flush(&self) {
         for pool in self.pools() {
             let mut pool = pool.lock(&*self.platform);
-            let emptied = pool.flush();
+            let emptied = pool.flush(self);
             self.forget(&emptied);
         }
     }
@@ -455,11 +442,10 @@ impl Heap {
     /// Bytes of arenas, and of used slots.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         self.pools().fold((0, 0), |(arenas, slots), pool| {
-            let pool = pool.lock(&*self.platform);
-            (
-                arenas + pool.arena_bytes,
-                slots + pool.used_slots() * pool.slot(),
-            )
+            pool.briefly(&*self.platform, |pool| {
+                let used = pool.used_slots() * pool.slot();
+                (arenas + pool.arena_bytes, slots + used)
+            })
         })
     }
 
@@ -487,4 +473,12 @@ impl Heap {
         let words = unsafe { std::slice::from_raw_parts(start, len) };
         words.iter().all(|word| *word == 0)
     }
+}
+
+/// The pool of an arena that the index knew.
+#[inline(always)]
+fn pool_of(arena: &Arena) -> &BiasedLock<Pool> {
+    // SAFETY: a reference needs a valid value: the pool was set before the arena was entered in the
+    // index, and shards stay where they are until the heap, and with it its arenas, is dropped.
+    unsafe { &*arena.pool() }
 }

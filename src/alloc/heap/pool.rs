@@ -1,7 +1,7 @@
 //! A pool: arenas of equal slots, which of them are used, and the free ones to pick from.
 //!
 //! ```text
-//!   ready    [ addr, mark, arena|slot ] ...           see `ready`; handed out next
+//!   ready    [ addr, mark ] ...                       see `ready`; handed out next
 //!   free     [ arena|slot, arena|slot, ... ]          drawn at random, or the last one first
 //!   late     [ arena|slot, ... ]                      freed, not yet to be drawn (quarantine)
 //!   arenas   [ base, marks ] [ base, marks ] ...      see `arena`; numbered; a number is used again
@@ -10,7 +10,8 @@
 //! Random draws are made ahead, some at once: each is uniform over what was free when it was made,
 //! and nobody sees it before it is handed out. What a fork's parent drew is drawn again in the child.
 //!
-//! All of it is out of line. Invariants:
+//! All of it is out of line. Picks and frees allocate nothing, so that an owner of the pool's lock can
+//! do them; adding and removing arenas is for those who took it as everybody can. Invariants:
 //! - `empty` counts the arenas of which no slot is held: used, ready or in quarantine; such an arena
 //!   goes at once, but one may stay until a trim, so that a lone block's life is no system call;
 //! - every free slot of every arena is in `ready` or in `free`, once; but where picks are in order,
@@ -18,17 +19,17 @@
 
 use std::sync::Arc;
 
-use low2g_platform::{Platform, to_u64, to_usize};
+use low2g_platform::{to_u64, to_usize};
 
 use crate::alloc::own::Own;
 use crate::alloc::random::{ProcessMark, Random};
 
-use super::HeapSettings;
 use super::arena::Arena;
 use super::quarantine::Quarantine;
 use super::ready::{HALF, READY, Ready, Slot};
 use super::stack::Stack;
 use super::taken::{Taken, bits_within};
+use super::{Heap, HeapSettings};
 
 /// Bits of an entry that say which slot of its arena is meant.
 pub(super) const SLOT_BITS: u32 = 14;
@@ -53,8 +54,6 @@ const ARENA: u64 = 256 << 10;
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pool {
-    /// Whether a freed slot is ready at once: no quarantine, no clearing, picks in order.
-    frees_ready: bool,
     /// Whether a free is more than a push: there is a quarantine, or slots are cleared.
     frees_late: bool,
     /// Whether picks are random.
@@ -81,10 +80,6 @@ pub(crate) struct Pool {
     pub(super) arena_bytes: u64,
 }
 
-/// No used slot starts there: [`Arena::misuse`] says what is wrong.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NotUsed;
-
 impl Pool {
     /// No arenas yet. `random` picks at random.
     pub(super) fn new(slot: u64, random: Option<Random>, settings: &HeapSettings) -> Self {
@@ -96,11 +91,10 @@ impl Pool {
             vacant: Vec::new(),
             empty: 0,
             frees_late,
-            frees_ready: !frees_late && random.is_none(),
             checked: settings.checked,
             is_random: random.is_some(),
             drawn_in: random.as_ref().map_or(ProcessMark::of_all(), Random::mark),
-            ready: Ready::default(),
+            ready: Ready::new(!frees_late && random.is_none()),
             free: Stack::default(),
             fresh: 0,
             fresh_end: 0,
@@ -167,6 +161,9 @@ impl Pool {
         self.owned[to_usize(number.into())] = Some(own);
         self.empty += 1;
         self.free.add_room(to_usize(count.into()));
+        if let Some(late) = &mut self.late {
+            late.make_room(self.free.room());
+        }
         let arena = &self.arenas[to_usize(number.into())];
         let (first, end) = (arena.first(), arena.first() + count);
         let ready = if self.is_random {
@@ -189,16 +186,16 @@ impl Pool {
         !self.vacant.is_empty() || self.arenas.len() < MOST_ARENAS
     }
 
-    /// Whether a freed slot is ready at once: `give_ready` is all there is to a free, if there is room.
+    /// Whether `give_ready` is all there is to a free, and can be done now.
     #[inline(always)]
-    pub(crate) fn frees_ready(&self) -> bool {
-        self.frees_ready
+    pub(crate) fn has_room_for_freed(&self) -> bool {
+        self.ready.has_room_for_freed()
     }
 
-    /// Whether a free is more than a push.
+    /// Whether `give_free` is all there is to a free.
     #[inline(always)]
-    pub(crate) fn frees_late(&self) -> bool {
-        self.frees_late
+    pub(crate) fn frees_at_once(&self) -> bool {
+        !self.frees_late && !self.ready.takes_freed()
     }
 
     /// Whether what is ready may have been drawn by the process that this one is a fork of.
@@ -209,9 +206,9 @@ impl Pool {
 
     /// Whether what is ready was drawn by the process that this one is a fork of.
     #[inline]
-    fn is_inherited(&self, platform: &dyn Platform) -> bool {
+    fn is_inherited(&self, heap: &Heap) -> bool {
         let random = self.random.as_ref();
-        random.is_some_and(|random| random.is_inherited(platform))
+        random.is_some_and(|random| random.is_inherited(&*heap.platform))
     }
 
     /// Picks the slot on top of those that are ready, if there is one; gives its address. Where picks
@@ -225,22 +222,22 @@ impl Pool {
 
     /// Picks a slot, if one is ready or can be made so, and is not to be checked.
     #[inline]
-    pub(super) fn pick_own(&mut self, platform: &dyn Platform) -> Option<u64> {
-        if !self.is_inherited(platform)
+    pub(super) fn pick_own(&mut self, heap: &Heap) -> Option<u64> {
+        if !self.is_inherited(heap)
             && let Some(addr) = self.pick()
         {
             return Some(addr);
         }
-        self.pick_more(platform)
+        self.pick_more(heap)
     }
 
     #[inline(never)]
-    fn pick_more(&mut self, platform: &dyn Platform) -> Option<u64> {
+    fn pick_more(&mut self, heap: &Heap) -> Option<u64> {
         if self.checked {
             return None;
         }
         if self.is_random {
-            self.check_fork(platform);
+            self.check_fork(heap);
             self.draw_ahead();
         } else {
             self.line_up();
@@ -249,12 +246,12 @@ impl Pool {
     }
 
     /// Picks a slot; gives what a certificate needs too. `None` if the pool is full.
-    pub(super) fn take(&mut self, platform: &dyn Platform) -> Option<Taken> {
+    pub(super) fn take(&mut self, heap: &Heap) -> Option<Taken> {
         let (slot, candidates) = if self.is_random {
             // Drawn now, because how many candidates there were is asked.
-            self.check_fork(platform);
+            self.check_fork(heap);
             if self.free.is_empty() {
-                self.unready();
+                self.unready(heap);
             }
             (self.draw_at_random()?, self.free.len() + 1)
         } else {
@@ -274,13 +271,13 @@ impl Pool {
     }
 
     /// Forgets what a parent drew, and its stream.
-    fn check_fork(&mut self, platform: &dyn Platform) {
-        if !self.is_inherited(platform) {
+    fn check_fork(&mut self, heap: &Heap) {
+        if !self.is_inherited(heap) {
             return;
         }
-        self.unready();
+        self.unready(heap);
         if let Some(random) = &mut self.random {
-            random.check_fork(platform);
+            random.check_fork(&*heap.platform);
             self.drawn_in = random.mark();
         }
     }
@@ -324,9 +321,9 @@ impl Pool {
     }
 
     /// Puts the slots that are ready back among the free ones.
-    fn unready(&mut self) {
+    fn unready(&mut self, heap: &Heap) {
         while let Some(slot) = self.ready.pop() {
-            self.release(slot.entry);
+            self.release(heap.entry_of(slot.addr));
         }
     }
 
@@ -338,19 +335,18 @@ impl Pool {
         held - to_u64(waiting + self.ready.len())
     }
 
-    /// Frees the used slot of `arena` (one of this pool's) at `addr`, if there is one, `frees_ready`
-    /// said so, and there is room.
+    /// Frees the used slot of `arena` (one of this pool's) at `addr`, if there is one, and
+    /// `has_room_for_freed`.
     #[inline(always)]
     pub(crate) fn give_ready(&mut self, arena: &Arena, addr: u64) -> Option<()> {
-        let (slot, mark) = arena.find(addr)?;
-        let entry = arena.first() | slot;
-        self.ready.push(Slot { addr, mark, entry })?;
+        let (_, mark) = arena.find(addr)?;
+        self.ready.push_freed(Slot { addr, mark })?;
         mark.clear();
         Some(())
     }
 
-    /// Frees the used slot of `arena` (one of this pool's) at `addr`, if there is one and `frees_late`
-    /// denied; says whether the arena is empty then: `emptied` is to be called.
+    /// Frees the used slot of `arena` (one of this pool's) at `addr`, if there is one and
+    /// `frees_at_once`; says whether the arena is empty then: `sweep` is to be called.
     #[inline(always)]
     pub(crate) fn give_free(&mut self, arena: &Arena, addr: u64) -> Option<bool> {
         let (slot, mark) = arena.find(addr)?;
@@ -363,46 +359,62 @@ impl Pool {
         Some(true)
     }
 
-    /// Frees the used slot of `arena` (one of this pool's) at `addr`, through the quarantine if there
-    /// is one; gives the number of an arena that is empty then: `emptied` is to be called.
+    /// Frees the used slot of `arena` (one of this pool's) at `addr`, if there is one, whatever that
+    /// takes; gives the number of an arena that is empty then: `sweep` is to be called.
     #[inline]
-    pub(super) fn give_late(&mut self, arena: &Arena, addr: u64) -> Result<Option<u32>, NotUsed> {
-        let (slot, mark) = arena.find(addr).ok_or(NotUsed)?;
+    pub(super) fn give(&mut self, heap: &Heap, arena: &Arena, addr: u64) -> Option<Option<u32>> {
+        if self.frees_late {
+            return self.give_late(arena, addr);
+        }
+        if !self.ready.takes_freed() {
+            let emptied = self.give_free(arena, addr)?;
+            return Some(emptied.then(|| arena.number()));
+        }
+        arena.find(addr)?;
+        let emptied = self.make_room(heap);
+        self.give_ready(arena, addr)?;
+        Some(emptied)
+    }
+
+    /// As `give`, through the quarantine if there is one.
+    #[inline]
+    fn give_late(&mut self, arena: &Arena, addr: u64) -> Option<Option<u32>> {
+        let (slot, mark) = arena.find(addr)?;
         mark.clear();
         let entry = arena.first() | slot;
         let Some(late) = &mut self.late else {
-            return Ok(self.release(entry));
+            return Some(self.release(entry));
         };
         let random = self.random.as_mut();
         let out = late.push(entry, |bound| {
             random.map_or(0, |random| random.below_u32(bound))
         });
-        Ok(out.and_then(|out| self.release(out)))
+        Some(out.and_then(|out| self.release(out)))
     }
 
-    /// Makes room for freed slots among those that are ready, if there is none; gives back arenas
-    /// that are empty then.
+    /// Makes room for freed slots among those that are ready, if there is none; gives the number of
+    /// an arena that is empty then.
     #[cold]
-    pub(super) fn make_room(&mut self) -> Vec<Own> {
-        let mut gone = Vec::new();
-        if self.ready.len() < READY {
-            return gone;
+    fn make_room(&mut self, heap: &Heap) -> Option<u32> {
+        if self.ready.has_room_for_freed() {
+            return None;
         }
-        for entry in self.ready.take_half() {
-            if let Some(emptied) = self.release(entry) {
-                gone.extend(self.emptied(emptied));
-            }
+        let (mut emptied, mut count) = (None, 0);
+        while count < HALF && emptied.is_none() {
+            emptied = self.release(heap.entry_of(self.ready.addrs()[count]));
+            count += 1;
         }
-        gone
+        self.ready.drop_first(count);
+        emptied
     }
 
     /// Lets all slots out of quarantine, readies none; gives back the arenas that are empty then.
-    pub(super) fn flush(&mut self) -> Vec<Own> {
+    pub(super) fn flush(&mut self, heap: &Heap) -> Vec<Own> {
         let waiting = self.late.as_mut().map(Quarantine::drain);
         for entry in waiting.into_iter().flatten() {
             self.release(entry);
         }
-        self.unready();
+        self.unready(heap);
         self.remove_empty(|_| true)
     }
 
@@ -418,17 +430,15 @@ impl Pool {
         Some(arena.number())
     }
 
-    /// What goes when arena `number` has become empty: to be taken out of the index and dropped.
-    #[cold]
-    pub(super) fn emptied(&mut self, number: u32) -> Vec<Own> {
-        let all = self.empty == self.arenas.len() - self.vacant.len();
-        if self.empty == 1 {
+    /// What goes now that arena `number` was seen empty: to be taken out of the index and dropped.
+    pub(super) fn sweep(&mut self, number: u32) -> Vec<Own> {
+        let arenas = self.arenas.len() - self.vacant.len();
+        if self.empty <= 1 || !self.arenas[to_usize(number.into())].is_empty() {
             return Vec::new();
         }
-        if all {
+        if self.empty == arenas {
             // Also those that were added and never picked from.
-            let kept = number;
-            return self.remove_empty(|number| number != kept);
+            return self.remove_empty(|other| other != number);
         }
         self.remove(number).into_iter().collect()
     }
@@ -436,10 +446,9 @@ impl Pool {
     /// Takes out all arenas of which no slot is held and `goes` says so.
     fn remove_empty(&mut self, goes: impl Fn(u32) -> bool) -> Vec<Own> {
         let numbers = 0..u32::try_from(self.arenas.len()).expect("below 2^17");
-        let is_empty = |arena: &Arena| arena.count() > 0 && arena.held() == 0;
         numbers
             .filter_map(|number| {
-                let empty = is_empty(&self.arenas[to_usize(number.into())]);
+                let empty = self.arenas[to_usize(number.into())].is_empty();
                 (empty && goes(number))
                     .then(|| self.remove(number))
                     .flatten()
@@ -480,7 +489,7 @@ fn hold(arenas: &[Arc<Arena>], empty: &mut usize, entry: u32) -> Slot {
     if before == 0 {
         *empty -= 1;
     }
-    Slot { addr, mark, entry }
+    Slot { addr, mark }
 }
 
 /// The number of the arena that an entry's slot lies in.

@@ -32,6 +32,16 @@ impl<T> Quarantine<T> {
         self.places.len() + self.queue.len()
     }
 
+    /// Has room for `len` at once, or for all that it takes, so that `push` allocates nothing.
+    pub(crate) fn make_room(&mut self, len: usize) {
+        let places = self.half.min(len);
+        self.places
+            .reserve(places.saturating_sub(self.places.len()));
+        // One comes before another goes.
+        let queue = (self.half + 1).min(len);
+        self.queue.reserve(queue.saturating_sub(self.queue.len()));
+    }
+
     /// Takes `item` in; gives the one whose time is over. `below` draws a number below its argument.
     pub(crate) fn push(&mut self, item: T, below: impl FnOnce(u32) -> u32) -> Option<T> {
         if self.places.len() < self.half {

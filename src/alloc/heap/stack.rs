@@ -53,6 +53,11 @@ impl Stack {
         self.items.reserve(self.room - self.items.len());
     }
 
+    /// How many there may be.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
     /// Drops the numbers of which `keep` says no, and the room of `less`.
     pub(super) fn retain(&mut self, less: usize, keep: impl Fn(u32) -> bool) {
         self.room -= less;
